@@ -1,1 +1,32 @@
-//! Placeholder.
+//! Which write wins: values, clocks, merge rules, changesets and their codec.
+//!
+//! Everything here is a plain function of its inputs. The crate does not know SQLite, reads no
+//! clock and does no I/O; time, sites and bytes are arguments.
+//!
+//! - [`Value`] is what a cell holds, with the order that settles ties.
+//! - [`Hlc`] and [`Stamp`] say when and where a cell was written, [`CausalLength`] how often a row
+//!   was created and deleted.
+//! - [`merge_life`] and [`merge_cell`] are the merge: total, and the same on every replica.
+//! - [`Changeset`] carries changes between replicas, [`VersionVector`] says what one has seen.
+//! - [`Digest`] is equal on replicas that converged.
+
+#![forbid(unsafe_code)]
+
+mod changeset;
+mod codec;
+mod digest;
+mod merge;
+mod stamp;
+mod value;
+mod vector;
+
+pub use changeset::{Changeset, Group, TableChanges, TableSchema};
+pub use codec::{
+    CHANGESET_BYTES_MAX, COLUMNS_COUNT_MAX, DecodeError, NAME_BYTES_MAX, ROW_BYTES_MAX, pack_key,
+    unpack_key,
+};
+pub use digest::{Digest, RowHasher};
+pub use merge::{CellOutcome, LifeOutcome, merge_cell, merge_life};
+pub use stamp::{CAUSAL_LENGTH_MAX, CausalLength, DRIFT_MS_MAX, EPOCH_UNIX_MS, Hlc, SiteId, Stamp};
+pub use value::{Real, Value};
+pub use vector::VersionVector;

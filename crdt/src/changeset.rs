@@ -1,0 +1,82 @@
+//! The changes of one or more whole transactions, as they travel between replicas.
+
+use crate::{CausalLength, Stamp, Value, VersionVector};
+
+/// All that is new to a replica that has seen `since`, up to `until`.
+///
+/// Merging it is safe in any order and any number of times; only `until` may not be noted by a
+/// replica that does not cover `since`, because then something between them could be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changeset {
+    /// What the reader must have seen before.
+    pub since: VersionVector,
+    /// What the reader has seen afterwards.
+    pub until: VersionVector,
+    /// Tables that were tracked in between.
+    pub schemas: Vec<TableSchema>,
+    /// The changes, table by table.
+    pub tables: Vec<TableChanges>,
+}
+
+/// A tracked table's definition, so that a new replica can make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSchema {
+    /// The table's name.
+    pub name: String,
+    /// When and where it was first tracked.
+    pub stamp: Stamp,
+    /// Its `CREATE TABLE` and `CREATE INDEX` statements, in this order. They come from a peer:
+    /// whoever runs them must allow nothing else in them.
+    pub statements: Vec<String>,
+}
+
+/// One table's changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableChanges {
+    /// The table's name.
+    pub name: String,
+    /// The columns of its primary key, in the key's order.
+    pub key_columns: Vec<String>,
+    /// The other columns that occur in the groups.
+    pub columns: Vec<String>,
+    /// The changes, in groups of rows that share everything but their values.
+    pub groups: Vec<Group>,
+}
+
+/// Rows of one table that were written at the same time, by the same site, in the same columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The causal length of the rows.
+    pub causal_length: CausalLength,
+    /// Whether the stamp is that of the causal length itself: the rows were deleted or begin
+    /// another life. Such a group has no columns.
+    pub is_life: bool,
+    /// When and where the rows were written.
+    pub stamp: Stamp,
+    /// Which of the table's columns, as indices into [`TableChanges::columns`].
+    pub columns: Vec<usize>,
+    /// Row after row, the key's values and then the columns' values.
+    pub values: Vec<Value>,
+}
+
+impl Changeset {
+    /// Whether it tells nothing new.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.schemas.is_empty()
+    }
+
+    /// Returns the number of rows that the groups name; a row written at several times counts
+    /// several times.
+    pub fn rows_count(&self) -> usize {
+        let width =
+            |table: &TableChanges, group: &Group| table.key_columns.len() + group.columns.len();
+        let rows = |table: &TableChanges| -> usize {
+            table
+                .groups
+                .iter()
+                .map(|group| group.values.len() / width(table, group).max(1))
+                .sum()
+        };
+        self.tables.iter().map(rows).sum()
+    }
+}

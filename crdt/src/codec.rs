@@ -1,0 +1,637 @@
+//! The bytes of a changeset, of a version vector and of a packed primary key.
+//!
+//! `docs/storage.md` describes the format. Integers are LEB128 varints, strings and blobs carry
+//! their length, sites and names are written once and then named by index. A changeset ends with
+//! eight bytes of its BLAKE3 hash, so that damage on the way is told from a different meaning.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    CausalLength, Changeset, Group, Hlc, Real, SiteId, Stamp, TableChanges, TableSchema, Value,
+    VersionVector,
+};
+
+/// The most bytes a changeset may have: SQLite's default limit for one value, 10^9, is just above.
+pub const CHANGESET_BYTES_MAX: usize = 900_000_000;
+/// The most bytes a table's or column's name may have.
+pub const NAME_BYTES_MAX: usize = 1024;
+/// The most columns a table may have: SQLite's default limit.
+pub const COLUMNS_COUNT_MAX: usize = 2000;
+/// The most bytes all values of one row may have together: SQLite's default limit.
+pub const ROW_BYTES_MAX: usize = 1_000_000_000;
+const _: () = assert!(CHANGESET_BYTES_MAX < ROW_BYTES_MAX);
+
+const MAGIC: &[u8; 4] = b"SYNC";
+const FORMAT: u8 = 1;
+const CHECKSUM_BYTES: usize = 8;
+
+/// Why bytes are not a changeset, a version vector or a packed key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The first bytes are not ours.
+    #[error("these bytes are not a Syncline changeset or version vector")]
+    Foreign,
+    /// A later program wrote it.
+    #[error("it has format {found}, and this program reads up to {known}: update Syncline here")]
+    Newer {
+        /// The format it has.
+        found: u8,
+        /// The latest this program reads.
+        known: u8,
+    },
+    /// It ends in the middle.
+    #[error("it is cut short at byte {at}: transfer it again")]
+    Truncated {
+        /// Where more was expected.
+        at: usize,
+    },
+    /// Its checksum is another one.
+    #[error("it was damaged on the way (its checksum differs): transfer it again")]
+    Damaged,
+    /// More bytes than one may have.
+    #[error("it has {bytes} bytes and may have {limit}")]
+    TooLarge {
+        /// How many it has.
+        bytes: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// A part breaks a rule of the format.
+    #[error("it breaks a rule at byte {at}: {rule}")]
+    Invalid {
+        /// Where.
+        at: usize,
+        /// The rule.
+        rule: &'static str,
+    },
+}
+
+impl Changeset {
+    /// Returns the changeset as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.vector(&self.since);
+        writer.vector(&self.until);
+        writer.length(self.schemas.len());
+        for schema in &self.schemas {
+            put_bytes(&mut writer.bytes, schema.name.as_bytes());
+            writer.stamp(schema.stamp);
+            writer.names(&schema.statements);
+        }
+        writer.length(self.tables.len());
+        for table in &self.tables {
+            put_bytes(&mut writer.bytes, table.name.as_bytes());
+            writer.names(&table.key_columns);
+            writer.names(&table.columns);
+            writer.length(table.groups.len());
+            table.groups.iter().for_each(|group| writer.group(group));
+        }
+        writer.finish()
+    }
+
+    /// Reads a changeset from bytes that may come from anywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] says what is wrong. What it does not check, because only a database knows,
+    /// is whether the tables and columns exist.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let body = open(bytes)?;
+        let mut reader = Reader {
+            bytes: body,
+            at: MAGIC.len() + 1,
+            sites: Vec::new(),
+        };
+        reader.sites()?;
+        let since = reader.vector()?;
+        let until = reader.vector()?;
+        let schemas = reader.list(3, |reader| {
+            let name = reader.name()?;
+            let stamp = reader.stamp()?;
+            let statements = reader.list(1, |reader| reader.string(usize::MAX))?;
+            Ok(TableSchema {
+                name,
+                stamp,
+                statements,
+            })
+        })?;
+        let tables = reader.list(4, Reader::table)?;
+        if reader.at != body.len() {
+            return Err(reader.invalid("nothing may follow the last table"));
+        }
+        Ok(Changeset {
+            since,
+            until,
+            schemas,
+            tables,
+        })
+    }
+}
+
+impl VersionVector {
+    /// Returns the vector as bytes, equal for equal vectors.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.vector(self);
+        writer.finish()
+    }
+
+    /// Reads a vector from bytes that may come from anywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] says what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let body = open(bytes)?;
+        let mut reader = Reader {
+            bytes: body,
+            at: MAGIC.len() + 1,
+            sites: Vec::new(),
+        };
+        reader.sites()?;
+        let vector = reader.vector()?;
+        if reader.at != body.len() {
+            return Err(reader.invalid("nothing may follow the vector"));
+        }
+        Ok(vector)
+    }
+}
+
+/// Checks what surrounds the body, and returns it with its magic.
+fn open(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    if bytes.len() > CHANGESET_BYTES_MAX {
+        return Err(DecodeError::TooLarge {
+            bytes: bytes.len(),
+            limit: CHANGESET_BYTES_MAX,
+        });
+    }
+    let Some(after_magic) = bytes.strip_prefix(MAGIC) else {
+        return Err(DecodeError::Foreign);
+    };
+    match after_magic.first() {
+        None => return Err(DecodeError::Truncated { at: bytes.len() }),
+        Some(&found) if found != FORMAT => {
+            return Err(DecodeError::Newer {
+                found,
+                known: FORMAT,
+            });
+        }
+        Some(_) => {}
+    }
+    let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
+        return Err(DecodeError::Truncated { at: bytes.len() });
+    };
+    if body.len() <= MAGIC.len() {
+        return Err(DecodeError::Truncated { at: bytes.len() });
+    }
+    if blake3::hash(body).as_bytes()[..CHECKSUM_BYTES] != checksum[..] {
+        return Err(DecodeError::Damaged);
+    }
+    Ok(body)
+}
+
+/// Packs a primary key into one blob, byte for byte as cr-sqlite's `crsql_pack_columns` does: a
+/// count, then for each value a byte `(length_bytes << 3) | type` and the value, big-endian.
+///
+/// # Panics
+///
+/// With more than 255 values; a table with such a key is refused when it is tracked.
+pub fn pack_key(key: &[Value]) -> Vec<u8> {
+    let count = u8::try_from(key.len()).expect("a tracked key has at most 255 columns");
+    let mut bytes = vec![count];
+    for value in key {
+        match value {
+            Value::Null => bytes.push(5),
+            Value::Integer(number) => put_tagged(&mut bytes, 1, number.cast_unsigned()),
+            Value::Real(real) => {
+                bytes.push(2);
+                bytes.extend_from_slice(&real.get().to_be_bytes());
+            }
+            Value::Text(text) => {
+                put_tagged(&mut bytes, 3, text.len() as u64);
+                bytes.extend_from_slice(text);
+            }
+            Value::Blob(blob) => {
+                put_tagged(&mut bytes, 4, blob.len() as u64);
+                bytes.extend_from_slice(blob);
+            }
+        }
+    }
+    bytes
+}
+
+fn put_tagged(bytes: &mut Vec<u8>, kind: u8, number: u64) {
+    let length = 8 - number.leading_zeros() as usize / 8;
+    bytes.push(u8::try_from(length).expect("at most 8") << 3 | kind);
+    bytes.extend_from_slice(&number.to_be_bytes()[8 - length..]);
+}
+
+/// Reads a key that [`pack_key`] packed.
+///
+/// # Errors
+///
+/// [`DecodeError`] says what is wrong.
+pub fn unpack_key(bytes: &[u8]) -> Result<Vec<Value>, DecodeError> {
+    let mut reader = Reader {
+        bytes,
+        at: 0,
+        sites: Vec::new(),
+    };
+    let count = reader.byte()?;
+    let mut key = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        let tag = reader.byte()?;
+        let length = usize::from(tag >> 3);
+        if length > 8 {
+            return Err(reader.invalid("a number has at most eight bytes"));
+        }
+        let mut number = || -> Result<u64, DecodeError> {
+            let mut wide = [0; 8];
+            wide[8 - length..].copy_from_slice(reader.take(length)?);
+            Ok(u64::from_be_bytes(wide))
+        };
+        let value = match tag & 7 {
+            1 => Value::Integer(number()?.cast_signed()),
+            2 => reader.real()?,
+            3 => {
+                let length = number()?;
+                Value::Text(reader.take_u64(length)?.to_vec())
+            }
+            4 => {
+                let length = number()?;
+                Value::Blob(reader.take_u64(length)?.to_vec())
+            }
+            5 => Value::Null,
+            _ => return Err(reader.invalid("a packed value has type 1 to 5")),
+        };
+        key.push(value);
+    }
+    if reader.at != bytes.len() {
+        return Err(reader.invalid("nothing may follow the last value"));
+    }
+    Ok(key)
+}
+
+pub(crate) fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+pub(crate) fn put_bytes(bytes: &mut Vec<u8>, payload: &[u8]) {
+    put_varint(bytes, payload.len() as u64);
+    bytes.extend_from_slice(payload);
+}
+
+// The kind of a value is the low three bits of a varint; the rest is the number or the length, so
+// that small numbers and short texts cost one byte besides themselves.
+const KIND_NULL: u64 = 0;
+const KIND_BLOB: u64 = 1;
+const KIND_TEXT: u64 = 2;
+const KIND_REAL: u64 = 3;
+const KIND_POSITIVE: u64 = 4;
+const KIND_NEGATIVE: u64 = 5;
+const KIND_WIDE: u64 = 6;
+
+pub(crate) fn put_value(bytes: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Null => put_varint(bytes, KIND_NULL),
+        Value::Blob(blob) => {
+            put_varint(bytes, (blob.len() as u64) << 3 | KIND_BLOB);
+            bytes.extend_from_slice(blob);
+        }
+        Value::Text(text) => {
+            put_varint(bytes, (text.len() as u64) << 3 | KIND_TEXT);
+            bytes.extend_from_slice(text);
+        }
+        Value::Real(real) => {
+            put_varint(bytes, KIND_REAL);
+            bytes.extend_from_slice(&real.get().to_le_bytes());
+        }
+        Value::Integer(number) => {
+            let magnitude = if *number < 0 { !number } else { *number }.cast_unsigned();
+            if magnitude >= 1 << 60 {
+                put_varint(bytes, KIND_WIDE);
+                bytes.extend_from_slice(&number.to_le_bytes());
+            } else if *number < 0 {
+                put_varint(bytes, magnitude << 3 | KIND_NEGATIVE);
+            } else {
+                put_varint(bytes, magnitude << 3 | KIND_POSITIVE);
+            }
+        }
+    }
+}
+
+struct Writer {
+    bytes: Vec<u8>,
+    sites: Vec<SiteId>,
+    site_indices: BTreeMap<SiteId, u64>,
+}
+
+impl Writer {
+    fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            sites: Vec::new(),
+            site_indices: BTreeMap::new(),
+        }
+    }
+
+    fn length(&mut self, length: usize) {
+        put_varint(&mut self.bytes, length as u64);
+    }
+
+    fn site(&mut self, site: SiteId) {
+        let next = self.sites.len() as u64;
+        let index = *self.site_indices.entry(site).or_insert_with(|| {
+            self.sites.push(site);
+            next
+        });
+        put_varint(&mut self.bytes, index);
+    }
+
+    fn stamp(&mut self, stamp: Stamp) {
+        self.site(stamp.site);
+        put_varint(&mut self.bytes, stamp.version.to_bits());
+    }
+
+    fn vector(&mut self, vector: &VersionVector) {
+        self.length(vector.sites_count());
+        for (site, version) in vector.iter() {
+            self.stamp(Stamp { version, site });
+        }
+    }
+
+    fn names(&mut self, names: &[String]) {
+        self.length(names.len());
+        names
+            .iter()
+            .for_each(|name| put_bytes(&mut self.bytes, name.as_bytes()));
+    }
+
+    fn group(&mut self, group: &Group) {
+        put_varint(
+            &mut self.bytes,
+            group.causal_length.get() << 1 | u64::from(group.is_life),
+        );
+        self.stamp(group.stamp);
+        self.length(group.columns.len());
+        for column in &group.columns {
+            self.length(*column);
+        }
+        self.length(group.values.len());
+        group
+            .values
+            .iter()
+            .for_each(|value| put_value(&mut self.bytes, value));
+    }
+
+    /// The sites are known only at the end, and stand at the beginning.
+    fn finish(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.bytes.len() + self.sites.len() * 16 + 32);
+        bytes.extend_from_slice(MAGIC);
+        bytes.push(FORMAT);
+        put_varint(&mut bytes, self.sites.len() as u64);
+        self.sites
+            .iter()
+            .for_each(|site| bytes.extend_from_slice(&site.0));
+        bytes.extend_from_slice(&self.bytes);
+        let checksum = blake3::hash(&bytes);
+        bytes.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
+        bytes
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    sites: Vec<SiteId>,
+}
+
+impl<'a> Reader<'a> {
+    fn invalid(&self, rule: &'static str) -> DecodeError {
+        DecodeError::Invalid { at: self.at, rule }
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let rest = &self.bytes[self.at..];
+        if length > rest.len() {
+            return Err(DecodeError::Truncated {
+                at: self.bytes.len(),
+            });
+        }
+        self.at += length;
+        Ok(&rest[..length])
+    }
+
+    fn take_u64(&mut self, length: u64) -> Result<&'a [u8], DecodeError> {
+        self.take(usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn varint(&mut self) -> Result<u64, DecodeError> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                if byte == 0 && shift > 0 {
+                    return Err(self.invalid("a number is written in as few bytes as it needs"));
+                }
+                return Ok(number);
+            }
+        }
+        Err(self.invalid("a number has at most 64 bits"))
+    }
+
+    /// Reads a count of things that take at least `least_bytes` each, so that a lie about it
+    /// cannot make us reserve more memory than the bytes are long.
+    fn count(&mut self, least_bytes: usize) -> Result<usize, DecodeError> {
+        let count = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
+        if count > (self.bytes.len() - self.at) / least_bytes {
+            return Err(DecodeError::Truncated {
+                at: self.bytes.len(),
+            });
+        }
+        Ok(count)
+    }
+
+    fn list<T>(
+        &mut self,
+        least_bytes: usize,
+        mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = self.count(least_bytes)?;
+        (0..count).map(|_| read(self)).collect()
+    }
+
+    fn string(&mut self, bytes_max: usize) -> Result<String, DecodeError> {
+        let length = self.count(1)?;
+        if length > bytes_max {
+            return Err(self.invalid("a name has at most 1024 bytes"));
+        }
+        let text = self.take(length)?;
+        match std::str::from_utf8(text) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(self.invalid("names and statements are UTF-8")),
+        }
+    }
+
+    fn name(&mut self) -> Result<String, DecodeError> {
+        let name = self.string(NAME_BYTES_MAX)?;
+        if name.is_empty() || name.contains('\0') {
+            return Err(self.invalid("a name is not empty and has no NUL"));
+        }
+        Ok(name)
+    }
+
+    fn names(&mut self) -> Result<Vec<String>, DecodeError> {
+        let names = self.list(2, Reader::name)?;
+        if names.len() > COLUMNS_COUNT_MAX {
+            return Err(self.invalid("a table has at most 2000 columns"));
+        }
+        Ok(names)
+    }
+
+    fn sites(&mut self) -> Result<(), DecodeError> {
+        self.sites = self.list(16, |reader| Ok(SiteId(reader.array()?)))?;
+        Ok(())
+    }
+
+    fn stamp(&mut self) -> Result<Stamp, DecodeError> {
+        let index = self.varint()?;
+        let site = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.sites.get(index).copied());
+        let Some(site) = site else {
+            return Err(self.invalid("a site index stays inside the list of sites"));
+        };
+        match Hlc::from_bits(self.varint()?) {
+            Some(version) if version > Hlc::ZERO => Ok(Stamp { version, site }),
+            _ => Err(self.invalid("a version is above zero and has at most 53 bits")),
+        }
+    }
+
+    fn vector(&mut self) -> Result<VersionVector, DecodeError> {
+        let stamps = self.list(2, Reader::stamp)?;
+        let ascending = stamps.is_sorted_by(|a, b| a.site < b.site);
+        if !ascending {
+            return Err(self.invalid("a version vector names each site once, in order"));
+        }
+        Ok(stamps
+            .into_iter()
+            .map(|stamp| (stamp.site, stamp.version))
+            .collect())
+    }
+
+    fn table(&mut self) -> Result<TableChanges, DecodeError> {
+        let name = self.name()?;
+        let key_columns = self.names()?;
+        let columns = self.names()?;
+        if key_columns.is_empty() || key_columns.len() > usize::from(u8::MAX) {
+            return Err(self.invalid("a primary key has 1 to 255 columns"));
+        }
+        let groups = self.list(5, |reader| reader.group(key_columns.len(), columns.len()))?;
+        Ok(TableChanges {
+            name,
+            key_columns,
+            columns,
+            groups,
+        })
+    }
+
+    fn group(&mut self, key_count: usize, columns_count: usize) -> Result<Group, DecodeError> {
+        let head = self.varint()?;
+        let is_life = head & 1 == 1;
+        let causal_length = match CausalLength::new(head >> 1) {
+            Some(length) if length > CausalLength::UNKNOWN => length,
+            _ => return Err(self.invalid("a causal length is above zero and at most 2^52")),
+        };
+        let stamp = self.stamp()?;
+        let columns = self.list(1, |reader| {
+            let column = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
+            let in_range = column < columns_count;
+            in_range
+                .then_some(column)
+                .ok_or(reader.invalid("a column index stays in its table"))
+        })?;
+        if !columns.is_sorted_by(|a, b| a < b) {
+            return Err(self.invalid("a group names each column once, in order"));
+        }
+        if is_life && !columns.is_empty() {
+            return Err(self.invalid("a group about lives has no columns"));
+        }
+        if !is_life && !causal_length.is_alive() {
+            return Err(self.invalid("a deleted row has no cells"));
+        }
+        let values = self.list(1, Reader::value)?;
+        let width = key_count + columns.len();
+        if values.is_empty() || values.len() % width != 0 {
+            return Err(self.invalid("a group has whole rows, at least one"));
+        }
+        if values
+            .chunks(width)
+            .any(|row| row[..key_count].contains(&Value::Null))
+        {
+            return Err(self.invalid("a primary key has no NULL"));
+        }
+        Ok(Group {
+            causal_length,
+            is_life,
+            stamp,
+            columns,
+            values,
+        })
+    }
+
+    fn real(&mut self) -> Result<Value, DecodeError> {
+        let number = f64::from_be_bytes(self.array()?);
+        self.checked_real(number)
+    }
+
+    fn checked_real(&self, number: f64) -> Result<Value, DecodeError> {
+        match Real::new(number) {
+            Some(real) if real.get().to_bits() == number.to_bits() => Ok(Value::Real(real)),
+            _ => Err(self.invalid("a real is neither NaN nor minus zero")),
+        }
+    }
+
+    fn value(&mut self) -> Result<Value, DecodeError> {
+        let head = self.varint()?;
+        let number = head >> 3;
+        let plain = |value: Value| if number == 0 { Some(value) } else { None };
+        let value = match head & 7 {
+            KIND_NULL => plain(Value::Null),
+            KIND_BLOB => Some(Value::Blob(self.take_u64(number)?.to_vec())),
+            KIND_TEXT => Some(Value::Text(self.take_u64(number)?.to_vec())),
+            KIND_REAL => {
+                let number = f64::from_le_bytes(self.array()?);
+                plain(self.checked_real(number)?)
+            }
+            KIND_POSITIVE => Some(Value::Integer(number.cast_signed())),
+            KIND_NEGATIVE => Some(Value::Integer(!number.cast_signed())),
+            KIND_WIDE => plain(Value::Integer(i64::from_le_bytes(self.array()?))),
+            _ => None,
+        };
+        value.ok_or(self.invalid("a value has kind 0 to 6"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! What a replica has seen, site by site.
+
+use std::collections::BTreeMap;
+
+use crate::{Hlc, SiteId};
+
+/// For each site, the time up to which all its transactions are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionVector {
+    entries: BTreeMap<SiteId, Hlc>,
+}
+
+impl VersionVector {
+    /// Returns a vector that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns a vector that has seen one site's transactions up to a time.
+    pub fn of(site: SiteId, version: Hlc) -> Self {
+        let mut vector = Self::new();
+        vector.advance(site, version);
+        vector
+    }
+
+    /// Returns up to where the site is known, [`Hlc::ZERO`] if not at all.
+    pub fn version(&self, site: SiteId) -> Hlc {
+        self.entries.get(&site).copied().unwrap_or(Hlc::ZERO)
+    }
+
+    /// Notes that the site is known up to `version`; never goes back.
+    pub fn advance(&mut self, site: SiteId, version: Hlc) {
+        if version > self.version(site) {
+            self.entries.insert(site, version);
+        }
+    }
+
+    /// Notes all that `other` has seen.
+    pub fn join(&mut self, other: &VersionVector) {
+        for (site, version) in other.iter() {
+            self.advance(site, version);
+        }
+    }
+
+    /// Whether all that `other` has seen is seen here.
+    pub fn covers(&self, other: &VersionVector) -> bool {
+        other
+            .iter()
+            .all(|(site, version)| self.version(site) >= version)
+    }
+
+    /// Returns the sites with a version above zero, in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (SiteId, Hlc)> + '_ {
+        self.entries.iter().map(|(site, version)| (*site, *version))
+    }
+
+    /// Returns how many sites are known.
+    pub fn sites_count(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+impl FromIterator<(SiteId, Hlc)> for VersionVector {
+    fn from_iter<I: IntoIterator<Item = (SiteId, Hlc)>>(entries: I) -> Self {
+        let mut vector = Self::new();
+        for (site, version) in entries {
+            vector.advance(site, version);
+        }
+        vector
+    }
+}
