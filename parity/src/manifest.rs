@@ -95,8 +95,7 @@ impl Manifest {
 
     /// Returns the blake3 hash of a padded block, if the object has that block.
     pub fn block_hash(&self, block: BlockIndex) -> Option<&Hash> {
-        self.hashes
-            .get(block.0 as usize * hashes_per_block(&self.code))
+        self.hashes.get(self.first_hash(block)?)
     }
 
     /// Returns the blake3 hash of a run, if the object has that block and slot.
@@ -104,8 +103,8 @@ impl Manifest {
         if !self.code.has_slot(slot) {
             return None;
         }
-        let first = block.0 as usize * hashes_per_block(&self.code);
-        self.hashes.get(first + 1 + usize::from(slot.0))
+        self.hashes
+            .get(self.first_hash(block)? + 1 + usize::from(slot.0))
     }
 
     /// Returns whether the bytes are the run of that block and slot.
@@ -140,6 +139,12 @@ impl Manifest {
     /// Names the first rule that the bytes break.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         codec::decode(bytes)
+    }
+
+    /// Returns where a block's hashes start, if the object has that block.
+    fn first_hash(&self, block: BlockIndex) -> Option<usize> {
+        let held = block.0 < self.blocks_count();
+        held.then(|| block.0 as usize * hashes_per_block(&self.code))
     }
 }
 

@@ -250,11 +250,15 @@ fn mending_makes_a_slice_whole() {
         matches!(error, Err(WriteError::NotTheRun { .. })),
         "{error:?}"
     );
-    for block in [2, 0, 1] {
+    for (block, left) in [(0, vec![(3, 1), (3, 2)]), (2, vec![(3, 1)]), (1, vec![])] {
         let run = filled.coded.run(3, block);
         store
             .mend_run(snapshot, slot, BlockIndex(block), run)
             .expect("mends");
+        assert_eq!(filled.bad_runs(&store), left);
+        let file_bytes = store.slices(snapshot)[&slot].file_bytes;
+        let on_disk = fs::metadata(filled.slice_path(3)).expect("there").len();
+        assert_eq!(file_bytes, on_disk);
     }
     assert_eq!(filled.bad_runs(&store), []);
     drop(store);
@@ -420,6 +424,21 @@ fn a_damaged_manifest_is_named_and_can_be_put_again() {
             .expect("puts");
         assert_eq!(filled.bad_runs(&store), []);
     }
+}
+
+#[test]
+fn the_manifest_of_another_snapshot_is_found_out() {
+    let filled = Filled::new();
+    let store = filled.open();
+    let other = Coded::new(small_code(), 5_000);
+    let snapshot = store.put_manifest(&other.manifest, b"").expect("puts");
+    let path = FileName::Manifest(snapshot).path(filled.directory.path());
+    fs::copy(path, filled.manifest_path()).expect("copies");
+    let error = store.manifest(filled.snapshot).expect_err("another's");
+    assert!(
+        matches!(error, ManifestReadError::Damaged { .. }),
+        "{error}"
+    );
 }
 
 #[test]
