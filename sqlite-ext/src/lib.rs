@@ -1,1 +1,48 @@
-//! Placeholder.
+//! Everything Syncline does inside SQLite: capture, fold, merge, SQL functions.
+//!
+//! A tracked table keeps its shape and stays writable by every program. Triggers in plain SQL
+//! append what was touched to a pending table, in the writer's own transaction; [`fold`] turns
+//! that into clocks; [`export`] reads what is new to another replica; [`import`] merges what
+//! another replica sent, whole or not at all. None of it needs a network or a key.
+//!
+//! Every function takes an open connection and a clock value, and works on its `main` database. It
+//! runs in a savepoint of its own, so it may stand inside the caller's transaction. Built with the
+//! feature `loadable` the same functions are SQL functions of a loadable extension; see
+//! [`register`].
+//!
+//! The clocks lie in lanes: one for the row as a whole, one for each column that was written after
+//! the row, one for its causal length. In each lane, neighbouring rows with the same stamp share
+//! one entry, so a bulk insert costs one.
+
+mod apply;
+mod capture;
+mod clocks;
+mod digest;
+mod export;
+mod fold;
+mod functions;
+#[cfg(feature = "loadable")]
+mod loadable;
+mod parked;
+mod rows;
+mod schema;
+mod shadow;
+mod table;
+mod track;
+mod value;
+
+pub use apply::{ImportError, ImportReport, import, import_changeset};
+pub use digest::digest;
+pub use export::{ExportError, export, export_own};
+pub use fold::{FoldError, fold};
+pub use functions::register;
+pub use schema::SchemaError;
+pub use shadow::{OpenError, is_prepared, prepare, site_id, version_vector};
+pub use table::TableError;
+pub use track::{
+    Candidate, Limit, Obstacle, TrackError, Tracked, candidates, leave, pending_count, track,
+    tracked_tables, untrack,
+};
+
+#[cfg(test)]
+mod tests;

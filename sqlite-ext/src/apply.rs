@@ -1,0 +1,301 @@
+//! Merges a changeset from another replica into the tables: whole, or not at all.
+
+mod merging;
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use syncline_crdt::{Changeset, DecodeError, Hlc, SiteId, TableChanges, TableSchema};
+
+use crate::clocks::Clock;
+use crate::schema::{self, SchemaError};
+use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
+use crate::table::{Table, TableInfo};
+use crate::track::{self, TrackError};
+use crate::{FoldError, TableError, fold, parked};
+use merging::Merging;
+
+/// What an import did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    /// Rows the changeset named.
+    pub rows_count: usize,
+    /// Rows that look different now.
+    pub changed_count: usize,
+    /// Tables that were made for it.
+    pub tables_created: Vec<String>,
+}
+
+/// Why a changeset is not merged; nothing is changed then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// SQLite's own error.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The database could not be made ready.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Local writes could not be folded first.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// A local table's declaration could not be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A table that arrived could not be tracked.
+    #[error(transparent)]
+    Track(#[from] TrackError),
+    /// The bytes are not a changeset.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A table's definition is refused.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// Changes between what is known and where the changeset begins are missing.
+    #[error(
+        "it begins after changes of site {site} that are missing here: export again, with this \
+         database's syncline_version_vector()"
+    )]
+    Gap {
+        /// Whose changes.
+        site: SiteId,
+    },
+    /// Its time is too far ahead of this clock.
+    #[error(
+        "it was written {ahead_ms} ms ahead of this device's clock: correct the clock that is \
+         wrong, or import it later"
+    )]
+    Ahead {
+        /// Who wrote it.
+        site: SiteId,
+        /// By how many milliseconds.
+        ahead_ms: u64,
+    },
+    /// A change claims to be later than the changeset.
+    #[error("a change of site {site} is later than the changeset says it reaches")]
+    Beyond {
+        /// Whose change.
+        site: SiteId,
+    },
+    /// The table has another primary key here.
+    #[error("table `{table}` has the primary key ({here}) here and ({there}) there")]
+    OtherKey {
+        /// The table.
+        table: String,
+        /// The key's columns here.
+        here: String,
+        /// The key's columns there.
+        there: String,
+    },
+    /// A key that this table cannot have.
+    #[error("table `{table}` has whole numbers as keys, and a change names another")]
+    KeyType {
+        /// The table.
+        table: String,
+    },
+}
+
+/// Merges the bytes that [`crate::export`]'s changeset was encoded to. Folds first.
+///
+/// User triggers do not fire and foreign keys are not checked while it runs: what they did at the
+/// origin is part of the changes.
+///
+/// # Errors
+///
+/// [`ImportError`]; nothing is changed then.
+pub fn import(
+    conn: &Connection,
+    bytes: &[u8],
+    now_unix_ms: u64,
+) -> Result<ImportReport, ImportError> {
+    import_changeset(conn, &Changeset::decode(bytes)?, now_unix_ms)
+}
+
+/// Merges a changeset. See [`import`].
+///
+/// # Errors
+///
+/// [`ImportError`]; nothing is changed then.
+pub fn import_changeset(
+    conn: &Connection,
+    changeset: &Changeset,
+    now_unix_ms: u64,
+) -> Result<ImportReport, ImportError> {
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_COUNT);
+    prepare(conn)?;
+    check(conn, changeset, now_unix_ms)?;
+    in_savepoint(conn, || {
+        fold(conn, now_unix_ms)?;
+        // Another process may have merged in between; the vector only grows, so the check holds.
+        let mut report = ImportReport {
+            rows_count: changeset.rows_count(),
+            ..Default::default()
+        };
+        for table in &changeset.schemas {
+            if take_up(conn, table, now_unix_ms)? {
+                report.tables_created.push(table.name.clone());
+            }
+        }
+        report.changed_count = merge_tables(conn, &changeset.tables)?;
+        let mut sites = Sites::load(conn)?;
+        for (site, version) in changeset.until.iter() {
+            let ordinal = sites.ordinal(conn, site)?;
+            shadow::advance(conn, ordinal, version)?;
+            shadow::observe(conn, version)?;
+        }
+        Ok(report)
+    })
+}
+
+/// How many prepared statements are kept: a few for each table and set of columns.
+const STATEMENTS_COUNT: usize = 256;
+
+/// Refuses what must not or cannot be merged now.
+fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(), ImportError> {
+    let seen = shadow::version_vector(conn)?;
+    if let Some((site, _)) = changeset
+        .since
+        .iter()
+        .find(|(site, from)| seen.version(*site) < *from)
+    {
+        return Err(ImportError::Gap { site });
+    }
+    for (site, version) in changeset.until.iter() {
+        if version.is_ahead_of(now_unix_ms) {
+            let ahead_ms = version.unix_ms().saturating_sub(now_unix_ms);
+            return Err(ImportError::Ahead { site, ahead_ms });
+        }
+    }
+    let groups = changeset.tables.iter().flat_map(|table| &table.groups);
+    let stamps = groups.map(|group| group.stamp);
+    for stamp in stamps.chain(changeset.schemas.iter().map(|schema| schema.stamp)) {
+        if stamp.version > changeset.until.version(stamp.site) {
+            return Err(ImportError::Beyond { site: stamp.site });
+        }
+    }
+    Ok(())
+}
+
+/// Makes a table that arrived, or tracks the one that is here. Returns whether it was made.
+fn take_up(conn: &Connection, schema: &TableSchema, now_unix_ms: u64) -> Result<bool, ImportError> {
+    if let Some(id) = track::id_of(conn, &schema.name)? {
+        let mut sites = Sites::load(conn)?;
+        if track::tracked_at(conn, &sites, id)? < schema.stamp {
+            let site = sites.ordinal(conn, schema.stamp.site)?;
+            let set = "UPDATE syncline_tables SET site = ?2, version = ?3 WHERE id = ?1";
+            let version = version_to(schema.stamp.version);
+            conn.prepare_cached(set)?.execute((id, site, version))?;
+        }
+        return Ok(false);
+    }
+    if TableInfo::read(conn, &schema.name)?.is_some() {
+        track::track(conn, &schema.name, now_unix_ms)?;
+        return Ok(false);
+    }
+    schema::check(schema)?;
+    for statement in &schema.statements {
+        conn.prepare(statement)?.execute([])?;
+    }
+    let obstacle = track::candidates(conn)?
+        .into_iter()
+        .find(|candidate| candidate.name == schema.name)
+        .and_then(|candidate| candidate.obstacle);
+    if let Some(obstacle) = obstacle {
+        return Err(TrackError::Refused {
+            table: schema.name.clone(),
+            obstacle,
+        }
+        .into());
+    }
+    let Some(info) = TableInfo::read(conn, &schema.name)? else {
+        return Ok(false);
+    };
+    let site = Sites::load(conn)?.ordinal(conn, schema.stamp.site)?;
+    let tracked = Clock {
+        site,
+        version: schema.stamp.version,
+        causal_length: 0,
+    };
+    track::register(conn, &info, tracked)?;
+    parked::replay(conn, &schema.name)?;
+    Ok(true)
+}
+
+/// Merges the changes of all tables and returns how many rows look different now. Changes to
+/// tables and columns that are not here are parked.
+pub(crate) fn merge_tables(
+    conn: &Connection,
+    tables: &[TableChanges],
+) -> Result<usize, ImportError> {
+    let _quiet = Quiet::begin(conn)?;
+    let mut sites = Sites::load(conn)?;
+    let mut changed_count = 0;
+    for changes in tables {
+        let table = match track::id_of(conn, &changes.name)? {
+            Some(id) => Table::read(conn, id, &changes.name)?,
+            None => None,
+        };
+        let Some(table) = table else {
+            parked::park(conn, changes)?;
+            continue;
+        };
+        let mut merging = Merging::new(conn, &table, changes)?;
+        for group in &changes.groups {
+            let site = sites.ordinal(conn, group.stamp.site)?;
+            merging.group(group, site, &sites)?;
+        }
+        changed_count += merging.changed_count;
+        if merging.lacks_columns {
+            parked::park(conn, changes)?;
+        }
+    }
+    Ok(changed_count)
+}
+
+/// Keeps triggers, foreign keys and CHECKs from acting on merged rows, and puts the connection back
+/// as it was.
+struct Quiet<'a> {
+    conn: &'a Connection,
+    triggers: bool,
+    foreign_keys: bool,
+    ignores_checks: bool,
+}
+
+impl<'a> Quiet<'a> {
+    fn begin(conn: &'a Connection) -> rusqlite::Result<Self> {
+        let quiet = Quiet {
+            conn,
+            triggers: conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?,
+            foreign_keys: conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)?,
+            ignores_checks: conn.pragma_query_value(None, CHECKS, |row| row.get(0))?,
+        };
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+        conn.pragma_update(None, CHECKS, true)?;
+        Ok(quiet)
+    }
+
+    fn end(&self) -> rusqlite::Result<()> {
+        let conn = self.conn;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, self.triggers)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, self.foreign_keys)?;
+        conn.pragma_update(None, CHECKS, self.ignores_checks)
+    }
+}
+
+const CHECKS: &str = "ignore_check_constraints";
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.end()
+            .expect("a flag that could be set can be set back");
+    }
+}
+
+/// The clock of a write by the site with this ordinal.
+fn written(site: i64, version: Hlc) -> Clock {
+    Clock {
+        site,
+        version,
+        causal_length: 0,
+    }
+}

@@ -1,0 +1,433 @@
+//! The merge of one table's changes: fetch what is here, let `crdt` decide, write.
+
+use rusqlite::{Connection, OptionalExtension, ToSql, params_from_iter};
+use syncline_crdt::{
+    CausalLength, CellOutcome, Group, LifeOutcome, TableChanges, Value, merge_cell, merge_life,
+};
+
+use super::{ImportError, written};
+use crate::clocks::{self, Clock, LIFE, Lane, ROW};
+use crate::rows;
+use crate::shadow::Sites;
+use crate::table::{KeyKind, RowKey, Table, list};
+use crate::value::{Bound, from_sqlite, quoted};
+
+/// One table's merge.
+pub(super) struct Merging<'a> {
+    conn: &'a Connection,
+    table: &'a Table,
+    /// For each column of the changes, which column of the table it is.
+    columns: Vec<Option<usize>>,
+    /// Whether a column lane has entries, so that most lookups can be left out.
+    used: Vec<bool>,
+    lives: bool,
+    /// Rows that were made and share a clock that is not stored yet.
+    fresh: Option<Fresh>,
+    /// Rows that look different.
+    pub(super) changed_count: usize,
+    /// Whether a change names a column that is not here.
+    pub(super) lacks_columns: bool,
+}
+
+struct Fresh {
+    first: RowKey,
+    last: RowKey,
+    clock: Clock,
+}
+
+/// A group's columns that exist here.
+struct Cells<'g> {
+    /// Pairs of a place in a row of the group's values and a column of the table.
+    columns: Vec<(usize, usize)>,
+    group: &'g Group,
+    clock: Clock,
+}
+
+/// One row of a group, and the same row here.
+struct Met<'v> {
+    key: &'v [Value],
+    values: &'v [Value],
+    life_key: RowKey,
+    place: Option<RowKey>,
+    life: Option<Clock>,
+}
+
+impl<'a> Merging<'a> {
+    pub(super) fn new(
+        conn: &'a Connection,
+        table: &'a Table,
+        changes: &TableChanges,
+    ) -> Result<Self, ImportError> {
+        let here = table.key_columns.iter().map(|column| column.name.clone());
+        let same = |a: &String, b: &String| a.eq_ignore_ascii_case(b);
+        if !(here.len() == changes.key_columns.len()
+            && here
+                .clone()
+                .zip(&changes.key_columns)
+                .all(|(a, b)| same(&a, b)))
+        {
+            return Err(ImportError::OtherKey {
+                table: table.name.clone(),
+                here: list(here, ", "),
+                there: changes.key_columns.join(", "),
+            });
+        }
+        let find = |name: &String| {
+            table
+                .columns
+                .iter()
+                .position(|column| same(&column.name, name))
+        };
+        let lane = |lane| Lane {
+            table_id: table.id,
+            lane,
+        };
+        let used = |column: &crate::table::Column| clocks::is_used(conn, lane(column.lane));
+        Ok(Merging {
+            conn,
+            table,
+            columns: changes.columns.iter().map(find).collect(),
+            used: table.columns.iter().map(used).collect::<Result<_, _>>()?,
+            lives: clocks::is_used(conn, lane(LIFE))?,
+            fresh: None,
+            changed_count: 0,
+            lacks_columns: false,
+        })
+    }
+
+    fn lane(&self, lane: i64) -> Lane {
+        Lane {
+            table_id: self.table.id,
+            lane,
+        }
+    }
+
+    fn column_lane(&self, column: usize) -> Lane {
+        self.lane(self.table.columns[column].lane)
+    }
+
+    /// Merges the rows of a group that the site with ordinal `site` wrote.
+    pub(super) fn group(
+        &mut self,
+        group: &Group,
+        site: i64,
+        sites: &Sites,
+    ) -> Result<(), ImportError> {
+        let key_count = self.table.key_columns.len();
+        let known = |(at, column): (usize, &usize)| Some((key_count + at, self.columns[*column]?));
+        let columns: Vec<_> = group.columns.iter().enumerate().filter_map(known).collect();
+        self.lacks_columns |= columns.len() < group.columns.len();
+        let cells = Cells {
+            columns,
+            group,
+            clock: written(site, group.stamp.version),
+        };
+        for values in group.values.chunks(key_count + group.columns.len()) {
+            let met = self.meet(&values[..key_count], values)?;
+            let local = match (&met.life, &met.place) {
+                (Some(life), _) => length(life),
+                (None, Some(_)) => CausalLength::FIRST,
+                (None, None) => CausalLength::UNKNOWN,
+            };
+            match merge_life(local, group.causal_length) {
+                LifeOutcome::Past => {}
+                LifeOutcome::Ends => self.end(&met, &cells)?,
+                LifeOutcome::Begins => self.begin(&met, &cells)?,
+                LifeOutcome::Same if group.is_life => self.meet_life(&met, &cells, sites)?,
+                LifeOutcome::Same => self.merge_cells(&met, &cells, sites)?,
+            }
+        }
+        self.store_fresh()?;
+        Ok(())
+    }
+
+    fn meet<'v>(&mut self, key: &'v [Value], values: &'v [Value]) -> Result<Met<'v>, ImportError> {
+        if self.table.kind == KeyKind::Integer && !matches!(key, [Value::Integer(_)]) {
+            return Err(ImportError::KeyType {
+                table: self.table.name.clone(),
+            });
+        }
+        let place = rows::place(self.conn, self.table, key)?;
+        let life_key = self.table.life_key(key);
+        let life = if self.lives {
+            clocks::at(self.conn, self.lane(LIFE), &life_key)?
+        } else {
+            None
+        };
+        Ok(Met {
+            key,
+            values,
+            life_key,
+            place,
+            life,
+        })
+    }
+
+    /// Deletes a row.
+    fn end(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> Result<(), ImportError> {
+        self.remove(met)?;
+        self.set_life(met, cells.group.causal_length, cells.clock)
+    }
+
+    /// Makes a row, or makes it anew: nothing of a former life stays.
+    fn begin(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> Result<(), ImportError> {
+        self.remove(met)?;
+        let place = self.insert(met, cells)?;
+        let is_whole = cells.columns.len() == self.table.columns.len() && !cells.group.is_life;
+        self.make_fresh(
+            place.clone(),
+            if is_whole {
+                cells.clock
+            } else {
+                Clock::UNWRITTEN
+            },
+        )?;
+        if !is_whole && !cells.columns.is_empty() {
+            self.store_fresh()?;
+            for (_, column) in &cells.columns {
+                clocks::set(
+                    self.conn,
+                    self.column_lane(*column),
+                    &place,
+                    &place,
+                    cells.clock,
+                )?;
+                self.used[*column] = true;
+            }
+        }
+        let length = cells.group.causal_length;
+        if length > CausalLength::FIRST {
+            // A cell's stamp is not the life's: that one arrives by itself.
+            let clock = if cells.group.is_life {
+                cells.clock
+            } else {
+                Clock::UNWRITTEN
+            };
+            self.set_life(met, length, clock)?;
+        }
+        self.changed_count += 1;
+        Ok(())
+    }
+
+    fn set_life(
+        &mut self,
+        met: &Met<'_>,
+        length: CausalLength,
+        clock: Clock,
+    ) -> Result<(), ImportError> {
+        let clock = Clock {
+            causal_length: length.get(),
+            ..clock
+        };
+        self.lives = true;
+        clocks::set(
+            self.conn,
+            self.lane(LIFE),
+            &met.life_key,
+            &met.life_key,
+            clock,
+        )?;
+        Ok(())
+    }
+
+    /// Both mean the same life or death: keeps the greater stamp, so that it is passed on alike.
+    fn meet_life(
+        &mut self,
+        met: &Met<'_>,
+        cells: &Cells<'_>,
+        sites: &Sites,
+    ) -> Result<(), ImportError> {
+        let Some(life) = &met.life else { return Ok(()) };
+        if cells.group.stamp > sites.stamp(life.site, life.version)
+            || life.version == Clock::UNWRITTEN.version
+        {
+            self.set_life(met, cells.group.causal_length, cells.clock)?;
+        }
+        Ok(())
+    }
+
+    /// Merges cell by cell.
+    fn merge_cells(
+        &mut self,
+        met: &Met<'_>,
+        cells: &Cells<'_>,
+        sites: &Sites,
+    ) -> Result<(), ImportError> {
+        // The same life, so it lives here too.
+        let Some(place) = &met.place else {
+            return Ok(());
+        };
+        self.store_fresh()?;
+        let whole = clocks::at(self.conn, self.lane(ROW), place)?.unwrap_or(Clock::UNWRITTEN);
+        let incoming = cells.group.stamp;
+        if self.table.columns.is_empty() {
+            if incoming > sites.stamp(whole.site, whole.version) {
+                clocks::set(self.conn, self.lane(ROW), place, place, cells.clock)?;
+            }
+            return Ok(());
+        }
+        let mut winners = Vec::new();
+        for (at, column) in &cells.columns {
+            let own = if self.used[*column] {
+                clocks::at(self.conn, self.column_lane(*column), place)?
+            } else {
+                None
+            };
+            let local = own.unwrap_or(whole);
+            let local = sites.stamp(local.site, local.version);
+            let value = &met.values[*at];
+            let outcome = merge_cell(local, incoming, value, || self.value(met, *column))?;
+            if outcome == CellOutcome::Incoming {
+                winners.push((*at, *column));
+            }
+        }
+        if winners.is_empty() {
+            return Ok(());
+        }
+        self.update(met, &winners)?;
+        self.changed_count += 1;
+        if winners.len() == self.table.columns.len() {
+            return Ok(self.set_whole(place, place, cells.clock)?);
+        }
+        for (_, column) in winners {
+            clocks::set(
+                self.conn,
+                self.column_lane(column),
+                place,
+                place,
+                cells.clock,
+            )?;
+            self.used[column] = true;
+        }
+        Ok(())
+    }
+
+    /// Returns what a cell holds here.
+    fn value(&self, met: &Met<'_>, column: usize) -> rusqlite::Result<Value> {
+        let name = quoted(&self.table.columns[column].name);
+        let (table, condition) = (self.table.quoted(), self.table.key_condition(1));
+        let select = format!("SELECT {name} FROM main.{table} WHERE {condition}");
+        let mut statement = self.conn.prepare_cached(&select)?;
+        let key = params_from_iter(met.key.iter().map(Bound));
+        let value = statement
+            .query_one(key, |row| row.get_ref(0).map(from_sqlite))
+            .optional()?;
+        Ok(value.unwrap_or(Value::Null))
+    }
+
+    fn update(&self, met: &Met<'_>, winners: &[(usize, usize)]) -> rusqlite::Result<()> {
+        let set = |(at, (_, column)): (usize, &(usize, usize))| {
+            format!(
+                "{} = ?{}",
+                quoted(&self.table.columns[*column].name),
+                at + 1
+            )
+        };
+        let set = list(winners.iter().enumerate().map(set), ", ");
+        let (table, condition) = (
+            self.table.quoted(),
+            self.table.key_condition(winners.len() + 1),
+        );
+        let update = format!("UPDATE main.{table} SET {set} WHERE {condition}");
+        let values = winners.iter().map(|(at, _)| &met.values[*at]);
+        let mut statement = self.conn.prepare_cached(&update)?;
+        statement.execute(params_from_iter(values.chain(met.key).map(Bound)))?;
+        Ok(())
+    }
+
+    /// Inserts a row and returns its place. Columns that nobody wrote yet get their default, and
+    /// one without a default that must not be NULL gets an empty value; its clock says it is older
+    /// than anything that arrives.
+    fn insert(&self, met: &Met<'_>, cells: &Cells<'_>) -> rusqlite::Result<RowKey> {
+        let table = self.table;
+        let mut names: Vec<String> = table.key_columns.iter().map(|c| quoted(&c.name)).collect();
+        let mut values: Vec<&Value> = met.key.iter().collect();
+        for (at, column) in &cells.columns {
+            names.push(quoted(&table.columns[*column].name));
+            values.push(&met.values[*at]);
+        }
+        let mut fields: Vec<String> = (1..=names.len()).map(|at| format!("?{at}")).collect();
+        if cells.columns.len() < table.columns.len() {
+            for (at, column) in table.columns.iter().enumerate() {
+                if let Some(placeholder) = column.placeholder
+                    && cells.columns.iter().all(|(_, known)| *known != at)
+                {
+                    names.push(quoted(&column.name));
+                    fields.push(placeholder.to_owned());
+                }
+            }
+        }
+        let (name, names, fields) = (table.quoted(), names.join(", "), fields.join(", "));
+        let insert = format!("INSERT INTO main.{name}({names}) VALUES({fields})");
+        let mut statement = self.conn.prepare_cached(&insert)?;
+        statement.execute(params_from_iter(values.into_iter().map(Bound)))?;
+        Ok(match table.kind {
+            KeyKind::Rowid => RowKey::Rowid(self.conn.last_insert_rowid()),
+            KeyKind::Integer | KeyKind::Packed => met.life_key.clone(),
+        })
+    }
+
+    fn remove(&mut self, met: &Met<'_>) -> rusqlite::Result<()> {
+        let Some(place) = &met.place else {
+            return Ok(());
+        };
+        self.store_fresh()?;
+        let (name, condition) = (self.table.quoted(), self.table.key_condition(1));
+        let delete = format!("DELETE FROM main.{name} WHERE {condition}");
+        let key: Vec<_> = met.key.iter().map(Bound).collect();
+        let key = key.iter().map(|value| value as &dyn ToSql);
+        self.conn
+            .prepare_cached(&delete)?
+            .execute(params_from_iter(key))?;
+        clocks::clear(self.conn, self.lane(ROW), place, place)?;
+        for column in 0..self.table.columns.len() {
+            if self.used[column] {
+                clocks::clear(self.conn, self.column_lane(column), place, place)?;
+            }
+        }
+        self.changed_count += 1;
+        Ok(())
+    }
+
+    /// Notes a row that was made; rows that follow each other are stored together.
+    fn make_fresh(&mut self, place: RowKey, clock: Clock) -> rusqlite::Result<()> {
+        if let Some(fresh) = &mut self.fresh
+            && fresh.clock == clock
+            && let (RowKey::Rowid(last), RowKey::Rowid(next)) = (&mut fresh.last, &place)
+            && last.checked_add(1) == Some(*next)
+        {
+            *last = *next;
+            return Ok(());
+        }
+        self.store_fresh()?;
+        self.fresh = Some(Fresh {
+            first: place.clone(),
+            last: place,
+            clock,
+        });
+        Ok(())
+    }
+
+    fn store_fresh(&mut self) -> rusqlite::Result<()> {
+        match self.fresh.take() {
+            Some(fresh) => self.set_whole(&fresh.first, &fresh.last, fresh.clock),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives rows one clock for all their columns.
+    fn set_whole(&self, first: &RowKey, last: &RowKey, clock: Clock) -> rusqlite::Result<()> {
+        clocks::set(self.conn, self.lane(ROW), first, last, clock)?;
+        for column in 0..self.table.columns.len() {
+            if self.used[column] {
+                clocks::clear(self.conn, self.column_lane(column), first, last)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn length(clock: &Clock) -> CausalLength {
+    CausalLength::new(clock.causal_length)
+        .expect("the causal length was checked when it was stored")
+}

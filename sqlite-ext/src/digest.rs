@@ -1,0 +1,111 @@
+//! The hash of the replicated state.
+
+use rusqlite::Connection;
+use syncline_crdt::{CausalLength, Digest, RowHasher};
+
+use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
+use crate::rows;
+use crate::shadow::{Sites, is_prepared};
+use crate::table::{KeyKind, RowKey, Table};
+use crate::{FoldError, fold};
+
+/// Returns the hash of all live rows of all tracked tables with their clocks: equal on replicas
+/// that have seen the same changes, in whatever order. Folds first.
+///
+/// # Errors
+///
+/// If SQLite fails.
+pub fn digest(conn: &Connection, now_unix_ms: u64) -> Result<Digest, FoldError> {
+    fold(conn, now_unix_ms)?;
+    let mut digest = Digest::default();
+    if !is_prepared(conn)? {
+        return Ok(digest);
+    }
+    let sites = Sites::load(conn)?;
+    for table in Table::all(conn)? {
+        add_table(conn, &sites, &table, &mut digest)?;
+    }
+    Ok(digest)
+}
+
+fn add_table(
+    conn: &Connection,
+    sites: &Sites,
+    table: &Table,
+    digest: &mut Digest,
+) -> rusqlite::Result<()> {
+    let lane = |lane| Lane {
+        table_id: table.id,
+        lane,
+    };
+    // Cells are hashed by column name, whose order is the same on every replica.
+    let mut by_name: Vec<usize> = (0..table.columns.len()).collect();
+    by_name.sort_by_key(|at| &table.columns[*at].name);
+    let mut row_lane = Cursor::new(conn, lane(ROW))?;
+    let mut lanes = Vec::new();
+    for at in &by_name {
+        lanes.push(Cursor::new(conn, lane(table.columns[*at].lane))?);
+    }
+    let lives = clocks::is_used(conn, lane(LIFE))?;
+    let mut hasher = RowHasher::default();
+    let mut add = |place: RowKey, values: Vec<syncline_crdt::Value>| {
+        let (key, cells) = values.split_at(table.key_columns.len());
+        let life = if lives {
+            clocks::at(conn, lane(LIFE), &table.life_key(key))?
+        } else {
+            None
+        };
+        let life = life.and_then(|clock| CausalLength::new(clock.causal_length));
+        hasher.begin(&table.name, life.unwrap_or(CausalLength::FIRST), key);
+        let whole = row_lane.at(&place).unwrap_or(Clock::UNWRITTEN);
+        for (at, (cursor, value)) in by_name.iter().zip(lanes.iter_mut().zip(cells)) {
+            let clock = cursor.at(&place).unwrap_or(whole);
+            let name = &table.columns[*at].name;
+            hasher.cell(name, sites.stamp(clock.site, clock.version), value);
+        }
+        digest.add(hasher.finish());
+        Ok(())
+    };
+    if table.kind == KeyKind::Packed {
+        for range in clocks::all(conn, lane(ROW))? {
+            let span = (&range.first, &range.last);
+            rows::for_each(conn, table, &by_name, span, |_, values| {
+                add(range.first.clone(), values)
+            })?;
+        }
+        return Ok(());
+    }
+    let span = (&RowKey::Rowid(i64::MIN), &RowKey::Rowid(i64::MAX));
+    rows::for_each(conn, table, &by_name, span, |rowid, values| {
+        add(RowKey::Rowid(rowid.unwrap_or_default()), values)
+    })
+}
+
+/// All ranges of a lane, looked up in ascending order.
+struct Cursor {
+    ranges: Vec<Range>,
+    next: usize,
+}
+
+impl Cursor {
+    fn new(conn: &Connection, lane: Lane) -> rusqlite::Result<Self> {
+        Ok(Cursor {
+            ranges: clocks::all(conn, lane)?,
+            next: 0,
+        })
+    }
+
+    fn at(&mut self, place: &RowKey) -> Option<Clock> {
+        while self
+            .ranges
+            .get(self.next)
+            .is_some_and(|range| range.last < *place)
+        {
+            self.next += 1;
+        }
+        self.ranges
+            .get(self.next)
+            .filter(|range| range.first <= *place)
+            .map(|range| range.clock)
+    }
+}

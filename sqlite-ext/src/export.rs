@@ -1,0 +1,380 @@
+//! Reads what is new to another replica, by the index on stamps: in time proportional to the
+//! change, not to the database.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::Connection;
+use syncline_crdt::{
+    CausalLength, Changeset, Group, Hlc, Stamp, TableChanges, TableSchema, Value, VersionVector,
+    unpack_key,
+};
+
+use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
+use crate::shadow::{OWN, OpenError, Sites, is_prepared, version_from, version_to};
+use crate::table::{RowKey, Table};
+use crate::{FoldError, fold, parked, rows, schema, track};
+
+/// Why changes cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// SQLite's own error.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The database is not ours.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A table's declaration could not be read.
+    #[error(transparent)]
+    Table(#[from] crate::TableError),
+    /// Pending writes could not be folded.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// No table is tracked, so there is nothing to send.
+    #[error("no table is tracked: call syncline_track('table') first")]
+    NothingTracked,
+}
+
+/// Returns all that a replica which has seen `since` lacks. Folds first.
+///
+/// # Errors
+///
+/// [`ExportError::NothingTracked`], or if SQLite fails.
+pub fn export(
+    conn: &Connection,
+    since: &VersionVector,
+    now_unix_ms: u64,
+) -> Result<Changeset, ExportError> {
+    fold(conn, now_unix_ms)?;
+    if !is_prepared(conn)? {
+        return Err(ExportError::NothingTracked);
+    }
+    let sites = Sites::load(conn)?;
+    let until: VersionVector = sites
+        .iter()
+        .map(|(_, site, version)| (site, version))
+        .collect();
+    let windows = sites.iter().map(|(ordinal, site, version)| Window {
+        ordinal,
+        after: since.version(site),
+        until: version,
+    });
+    // What the reader has seen of sites that are unknown here is no condition for reading this.
+    let known = |(site, version): (_, Hlc)| (site, version.min(until.version(site)));
+    let since = since.iter().map(known).collect();
+    read(
+        conn,
+        &sites,
+        &windows.collect::<Vec<_>>(),
+        Span { since, until },
+    )
+}
+
+/// Returns this replica's own changes after `after`, whole versions up to about `rows_max` rows (at
+/// least one version); `None` if there are none. Does not fold.
+///
+/// # Errors
+///
+/// If SQLite fails.
+pub fn export_own(
+    conn: &Connection,
+    after: Hlc,
+    rows_max: u64,
+) -> Result<Option<Changeset>, ExportError> {
+    if !is_prepared(conn)? {
+        return Ok(None);
+    }
+    let sites = Sites::load(conn)?;
+    let Some((_, own, newest)) = sites.iter().find(|(ordinal, _, _)| *ordinal == OWN) else {
+        return Ok(None);
+    };
+    if newest <= after {
+        return Ok(None);
+    }
+    let until = cut(conn, after, rows_max)?.unwrap_or(newest);
+    let window = Window {
+        ordinal: OWN,
+        after,
+        until,
+    };
+    let span = Span {
+        since: VersionVector::of(own, after),
+        until: VersionVector::of(own, until),
+    };
+    read(conn, &sites, &[window], span).map(Some)
+}
+
+/// Returns the version at which `rows_max` rows are reached, if there is more behind it.
+fn cut(conn: &Connection, after: Hlc, rows_max: u64) -> rusqlite::Result<Option<Hlc>> {
+    let sizes =
+        "SELECT version, sum(CASE typeof(key) WHEN 'integer' THEN key_end - key + 1 ELSE 1 END)
+        FROM syncline_clocks WHERE site = ?1 AND version > ?2 GROUP BY version ORDER BY version";
+    let mut statement = conn.prepare_cached(sizes)?;
+    let mut sizes = statement.query((OWN, version_to(after)))?;
+    let mut rows_count = 0;
+    while let Some(row) = sizes.next()? {
+        rows_count += row.get::<_, i64>(1)?.unsigned_abs();
+        if rows_count >= rows_max {
+            return version_from(row.get(0)?).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The versions of one site that are to be read.
+struct Window {
+    ordinal: i64,
+    after: Hlc,
+    until: Hlc,
+}
+
+struct Span {
+    since: VersionVector,
+    until: VersionVector,
+}
+
+fn read(
+    conn: &Connection,
+    sites: &Sites,
+    windows: &[Window],
+    Span { since, until }: Span,
+) -> Result<Changeset, ExportError> {
+    let mut dirty: BTreeMap<Lane, Vec<Range>> = BTreeMap::new();
+    let find = "SELECT table_id, lane, key, key_end, site, version, causal_length
+        FROM syncline_clocks WHERE site = ?1 AND version > ?2 AND version <= ?3";
+    for window in windows {
+        let mut statement = conn.prepare_cached(find)?;
+        let span = (
+            window.ordinal,
+            version_to(window.after),
+            version_to(window.until),
+        );
+        let mut rows = statement.query(span)?;
+        while let Some(row) = rows.next()? {
+            let lane = Lane {
+                table_id: row.get(0)?,
+                lane: row.get(1)?,
+            };
+            dirty.entry(lane).or_default().push(Range::read(row)?);
+        }
+    }
+    let mut changeset = Changeset {
+        since,
+        until,
+        ..Changeset::default()
+    };
+    for table in Table::all(conn)? {
+        let stamp = track::tracked_at(conn, sites, table.id)?;
+        if stamp.version > changeset.since.version(stamp.site)
+            && stamp.version <= changeset.until.version(stamp.site)
+        {
+            let (name, statements) = (table.name.clone(), schema::statements(conn, &table.name)?);
+            changeset.schemas.push(TableSchema {
+                name,
+                stamp,
+                statements,
+            });
+        }
+        let mut reading = Reading {
+            conn,
+            sites,
+            table: &table,
+            groups: BTreeMap::new(),
+            lives: false,
+        };
+        reading.lives = clocks::is_used(conn, reading.lane(LIFE))?;
+        let of_table = Lane {
+            table_id: table.id,
+            lane: i64::MIN,
+        }..;
+        for (lane, ranges) in dirty
+            .range(of_table)
+            .take_while(|(l, _)| l.table_id == table.id)
+        {
+            for range in ranges {
+                reading.add(lane.lane, range)?;
+            }
+        }
+        changeset.tables.extend(reading.finish());
+    }
+    let is_new = |stamp: Stamp| {
+        stamp.version > changeset.since.version(stamp.site)
+            && stamp.version <= changeset.until.version(stamp.site)
+    };
+    let waiting = parked::changes(conn, is_new)?;
+    changeset.tables.extend(waiting);
+    Ok(changeset)
+}
+
+/// What rows of one group share.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    is_life: bool,
+    causal_length: CausalLength,
+    stamp: Stamp,
+    columns: Vec<usize>,
+}
+
+/// One table's changes, while they are read.
+struct Reading<'a> {
+    conn: &'a Connection,
+    sites: &'a Sites,
+    table: &'a Table,
+    groups: BTreeMap<Head, Vec<Value>>,
+    /// Whether any row is not in its first life.
+    lives: bool,
+}
+
+impl Reading<'_> {
+    fn lane(&self, lane: i64) -> Lane {
+        Lane {
+            table_id: self.table.id,
+            lane,
+        }
+    }
+
+    fn add(&mut self, lane: i64, range: &Range) -> rusqlite::Result<()> {
+        match lane {
+            LIFE => {
+                self.add_lives(range);
+                Ok(())
+            }
+            ROW => self.add_rows(range),
+            lane => {
+                let of_lane = |column: &crate::table::Column| column.lane == lane;
+                // The column of a lane may have been dropped since.
+                match self.table.columns.iter().position(of_lane) {
+                    Some(column) => {
+                        self.add_cells(&range.first, &range.last, &[column], range.clock)
+                    }
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn add_lives(&mut self, range: &Range) {
+        let head = Head {
+            is_life: true,
+            causal_length: length(&range.clock),
+            stamp: self.sites.stamp(range.clock.site, range.clock.version),
+            columns: vec![],
+        };
+        let values = self.groups.entry(head).or_default();
+        match (&range.first, &range.last) {
+            (RowKey::Rowid(first), RowKey::Rowid(last)) => {
+                values.extend((*first..=*last).map(Value::Integer));
+            }
+            (RowKey::Packed(packed), _) => {
+                values.extend(unpack_key(packed).expect("keys in the clocks were packed here"));
+            }
+            (RowKey::Rowid(_), RowKey::Packed(_)) => unreachable!("a range has keys of one kind"),
+        }
+    }
+
+    /// A row's own stamp holds for the columns that were not written after it: cuts the range where
+    /// that set changes.
+    fn add_rows(&mut self, range: &Range) -> rusqlite::Result<()> {
+        let mut written_later: Vec<(usize, Range)> = Vec::new();
+        for (at, column) in self.table.columns.iter().enumerate() {
+            let lane = self.lane(column.lane);
+            let found = clocks::ranges(self.conn, lane, &range.first, &range.last)?;
+            written_later.extend(found.into_iter().map(|range| (at, range)));
+        }
+        let mut starts: BTreeSet<RowKey> = BTreeSet::from([range.first.clone()]);
+        for (_, later) in &written_later {
+            starts.insert(later.first.clone());
+            if let RowKey::Rowid(last) = later.last
+                && later.last < range.last
+            {
+                starts.insert(RowKey::Rowid(last + 1));
+            }
+        }
+        written_later.sort_by(|a, b| a.1.first.cmp(&b.1.first));
+        let mut open: Vec<(usize, RowKey)> = Vec::new();
+        let mut next = written_later.into_iter().peekable();
+        let mut starts = starts.into_iter().peekable();
+        while let Some(first) = starts.next() {
+            open.retain(|(_, last)| *last >= first);
+            while let Some((at, later)) = next.next_if(|(_, later)| later.first <= first) {
+                open.push((at, later.last));
+            }
+            let last = match starts.peek() {
+                Some(RowKey::Rowid(next)) => RowKey::Rowid(next - 1),
+                _ => range.last.clone(),
+            };
+            let is_open = |column: &usize| open.iter().any(|(at, _)| at == column);
+            let columns: Vec<usize> = (0..self.table.columns.len())
+                .filter(|c| !is_open(c))
+                .collect();
+            if !columns.is_empty() || self.table.columns.is_empty() {
+                self.add_cells(&first, &last, &columns, range.clock)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_cells(
+        &mut self,
+        first: &RowKey,
+        last: &RowKey,
+        columns: &[usize],
+        clock: Clock,
+    ) -> rusqlite::Result<()> {
+        let stamp = self.sites.stamp(clock.site, clock.version);
+        let (conn, table, lives, life_lane) = (self.conn, self.table, self.lives, self.lane(LIFE));
+        let groups = &mut self.groups;
+        let head = |causal_length| Head {
+            is_life: false,
+            causal_length,
+            stamp,
+            columns: columns.to_vec(),
+        };
+        let mut first_lives = Vec::new();
+        rows::for_each(conn, table, columns, (first, last), |_, values| {
+            if !lives {
+                first_lives.extend(values);
+                return Ok(());
+            }
+            let life_key = table.life_key(&values[..table.key_columns.len()]);
+            let life = clocks::at(conn, life_lane, &life_key)?.map(|clock| length(&clock));
+            groups
+                .entry(head(life.unwrap_or(CausalLength::FIRST)))
+                .or_default()
+                .extend(values);
+            Ok(())
+        })?;
+        if !first_lives.is_empty() {
+            groups
+                .entry(head(CausalLength::FIRST))
+                .or_default()
+                .extend(first_lives);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Option<TableChanges> {
+        let names = |columns: &[crate::table::Column]| -> Vec<String> {
+            columns.iter().map(|column| column.name.clone()).collect()
+        };
+        let group = |(head, values): (Head, Vec<Value>)| Group {
+            causal_length: head.causal_length,
+            is_life: head.is_life,
+            stamp: head.stamp,
+            columns: head.columns,
+            values,
+        };
+        let groups: Vec<Group> = self.groups.into_iter().map(group).collect();
+        (!groups.is_empty()).then(|| TableChanges {
+            name: self.table.name.clone(),
+            key_columns: names(&self.table.key_columns),
+            columns: names(&self.table.columns),
+            groups,
+        })
+    }
+}
+
+fn length(clock: &Clock) -> CausalLength {
+    CausalLength::new(clock.causal_length)
+        .expect("the causal length was checked when it was stored")
+}

@@ -1,0 +1,347 @@
+//! Turns what the triggers noted into clocks: one version for all that was pending.
+//!
+//! Only which rows were touched is taken from the notes; what became of them is read from the
+//! tables. So the order of the notes does not matter, several transactions fold into one, and a
+//! crash before the fold loses nothing: the notes are part of the transactions they describe.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::Connection;
+use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
+
+use crate::capture::{DELETED, WHOLE};
+use crate::clocks::{self, Clock, LIFE, Lane, ROW};
+use crate::rows::{self, key_from};
+use crate::shadow::{OWN, in_savepoint, is_prepared, tick};
+use crate::table::{KeyKind, RowKey, Table};
+use crate::track::{TrackError, refresh};
+
+/// Why pending writes could not be folded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FoldError {
+    /// SQLite's own error.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The database could not be read as ours.
+    #[error(transparent)]
+    Open(#[from] crate::OpenError),
+    /// A table's declaration could not be read.
+    #[error(transparent)]
+    Table(#[from] crate::TableError),
+    /// A column that was added cannot be tracked.
+    #[error("a tracked table changed: {0}")]
+    Changed(Box<TrackError>),
+}
+
+/// Folds all that is pending into one version of this replica, and returns it; `None` if nothing
+/// was written.
+///
+/// # Errors
+///
+/// If SQLite fails; the writes stay pending then.
+pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldError> {
+    if !is_prepared(conn)? || !has_work(conn)? {
+        return Ok(None);
+    }
+    in_savepoint(conn, || {
+        let mut version = None;
+        for table in Table::all(conn)? {
+            let refreshed = refresh(conn, table, now_unix_ms);
+            let table = refreshed.map_err(|error| FoldError::Changed(Box::new(error)))?;
+            let notes = Notes::take(conn, &table)?;
+            if notes.is_empty() {
+                continue;
+            }
+            let version = match version {
+                Some(version) => version,
+                None => *version.insert(tick(conn, now_unix_ms)?.version),
+            };
+            let folding = Folding {
+                conn,
+                table: &table,
+                version,
+            };
+            folding.deletions(&notes)?;
+            folding.writes(&notes)?;
+        }
+        Ok(version)
+    })
+}
+
+/// Whether anything is pending, or a table has columns that are not tracked: looked up without
+/// taking the lock for writing.
+fn has_work(conn: &Connection) -> Result<bool, FoldError> {
+    for table in Table::all(conn)? {
+        let any = format!("SELECT 1 FROM {} LIMIT 1", table.pending());
+        let columns =
+            "SELECT 1 FROM pragma_table_xinfo(?1, 'main') AS x WHERE pk = 0 AND hidden = 0
+            AND NOT EXISTS (SELECT 1 FROM syncline_columns WHERE table_id = ?2 AND name = x.name)";
+        if conn.prepare_cached(&any)?.exists([])?
+            || conn
+                .prepare_cached(columns)?
+                .exists((&table.name, table.id))?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What was touched in one table.
+#[derive(Debug, Default)]
+struct Notes {
+    /// Runs of touched rows with the lanes that were written; in order, never overlapping.
+    written: Vec<Run>,
+    /// Keys of which a deletion was noted, whether or not the row came back, with their rowid.
+    deleted: BTreeSet<(Vec<Value>, Option<i64>)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Run {
+    first: RowKey,
+    last: RowKey,
+    /// A bit for each lane; [`WHOLE`] has them all.
+    mask: i64,
+}
+
+impl Notes {
+    /// Reads and removes a table's notes.
+    fn take(conn: &Connection, table: &Table) -> rusqlite::Result<Self> {
+        let pending = table.pending();
+        let mut notes = Notes::default();
+        let mut runs: Vec<Run> = Vec::new();
+        let key_count = table.key_columns.len();
+        let mut statement = conn.prepare_cached(&format!("SELECT * FROM {pending}"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (place, mask) = match table.kind {
+                KeyKind::Packed => (table.life_key(&key_from(row, 1, key_count)?), row.get(0)?),
+                KeyKind::Integer | KeyKind::Rowid => (RowKey::Rowid(row.get(0)?), row.get(1)?),
+            };
+            if mask == DELETED {
+                notes.deleted.insert(match (table.kind, &place) {
+                    (KeyKind::Packed, _) => (key_from(row, 1, key_count)?, None),
+                    (KeyKind::Rowid, RowKey::Rowid(rowid)) => {
+                        (key_from(row, 2, key_count)?, Some(*rowid))
+                    }
+                    (_, RowKey::Rowid(rowid)) => (vec![Value::Integer(*rowid)], Some(*rowid)),
+                    (_, RowKey::Packed(_)) => continue,
+                });
+            } else if mask != 0 {
+                push(&mut runs, place, mask);
+            }
+        }
+        drop(rows);
+        drop(statement);
+        if !(runs.is_empty() && notes.deleted.is_empty()) {
+            notes.written = disjoint(runs);
+        }
+        conn.prepare_cached(&format!("DELETE FROM {pending}"))?
+            .execute([])?;
+        Ok(notes)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.deleted.is_empty()
+    }
+}
+
+/// Adds a row to the last run if it follows it.
+fn push(runs: &mut Vec<Run>, place: RowKey, mask: i64) {
+    if let (Some(run), RowKey::Rowid(rowid)) = (runs.last_mut(), &place)
+        && let RowKey::Rowid(last) = &mut run.last
+        && run.mask == mask
+        && last.checked_add(1) == Some(*rowid)
+    {
+        *last = *rowid;
+        return;
+    }
+    runs.push(Run {
+        first: place.clone(),
+        last: place,
+        mask,
+    });
+}
+
+/// Sorts runs and joins the masks of rows that several of them name.
+fn disjoint(mut runs: Vec<Run>) -> Vec<Run> {
+    runs.sort_by(|a, b| a.first.cmp(&b.first));
+    if runs.is_sorted_by(|a, b| a.last < b.first) {
+        return runs;
+    }
+    let mut masks: BTreeMap<RowKey, i64> = BTreeMap::new();
+    for run in runs {
+        match (&run.first, &run.last) {
+            (RowKey::Rowid(first), RowKey::Rowid(last)) => (*first..=*last).for_each(|rowid| {
+                *masks.entry(RowKey::Rowid(rowid)).or_default() |= run.mask;
+            }),
+            _ => *masks.entry(run.first).or_default() |= run.mask,
+        }
+    }
+    let mut runs = Vec::new();
+    for (place, mask) in masks {
+        push(&mut runs, place, mask);
+    }
+    runs
+}
+
+/// One table's fold.
+struct Folding<'a> {
+    conn: &'a Connection,
+    table: &'a Table,
+    version: Hlc,
+}
+
+impl Folding<'_> {
+    fn lane(&self, lane: i64) -> Lane {
+        Lane {
+            table_id: self.table.id,
+            lane,
+        }
+    }
+
+    /// Ends the lives of rows that are gone.
+    fn deletions(&self, notes: &Notes) -> rusqlite::Result<()> {
+        for (key, rowid) in &notes.deleted {
+            let life_key = self.table.life_key(key);
+            let now_at = rows::place(self.conn, self.table, key)?;
+            let was_at = rowid.map_or_else(|| life_key.clone(), RowKey::Rowid);
+            if now_at.as_ref() == Some(&was_at) {
+                continue;
+            }
+            let was_known = clocks::at(self.conn, self.lane(ROW), &was_at)?.is_some();
+            // A rowid may be taken by another row since; its notes say what was written there.
+            self.forget_cells(&was_at)?;
+            let life = clocks::at(self.conn, self.lane(LIFE), &life_key)?;
+            if now_at.is_some() || (!was_known && life.is_none()) {
+                continue;
+            }
+            let lived = life.map_or(CausalLength::FIRST, |clock| length(&clock));
+            self.set_life(&life_key, lived.dead())?;
+        }
+        Ok(())
+    }
+
+    fn forget_cells(&self, place: &RowKey) -> rusqlite::Result<()> {
+        clocks::clear(self.conn, self.lane(ROW), place, place)?;
+        for column in &self.table.columns {
+            clocks::clear(self.conn, self.lane(column.lane), place, place)?;
+        }
+        Ok(())
+    }
+
+    fn set_life(&self, key: &RowKey, length: CausalLength) -> rusqlite::Result<()> {
+        let causal_length = length.get();
+        let clock = Clock {
+            site: OWN,
+            version: self.version,
+            causal_length,
+        };
+        clocks::set(self.conn, self.lane(LIFE), key, key, clock)
+    }
+
+    /// Stamps what was written.
+    fn writes(&self, notes: &Notes) -> rusqlite::Result<()> {
+        let lanes = self.table.columns.iter().map(|column| 1 << column.lane);
+        let all: i64 = lanes.fold(0, |mask, lane: i64| mask | lane);
+        let used = |column: &&crate::table::Column| {
+            clocks::is_used(self.conn, self.lane(column.lane))
+                .map(|used| used.then_some(column.lane))
+        };
+        let used: Vec<Option<i64>> = self
+            .table
+            .columns
+            .iter()
+            .map(|c| used(&c))
+            .collect::<Result<_, _>>()?;
+        let used: Vec<i64> = used.into_iter().flatten().collect();
+        let lives = clocks::is_used(self.conn, self.lane(LIFE))?;
+        let clock = Clock {
+            site: OWN,
+            version: self.version,
+            causal_length: 0,
+        };
+        for Run { first, last, mask } in &notes.written {
+            if *mask == WHOLE || mask & all == all {
+                clocks::set(self.conn, self.lane(ROW), first, last, clock)?;
+                for lane in &used {
+                    clocks::clear(self.conn, self.lane(*lane), first, last)?;
+                }
+                if lives {
+                    self.revive(first, last)?;
+                }
+                continue;
+            }
+            for column in &self.table.columns {
+                if mask & (1 << column.lane) != 0 {
+                    clocks::set(self.conn, self.lane(column.lane), first, last, clock)?;
+                }
+            }
+        }
+        self.drop_phantoms(notes)
+    }
+
+    /// Begins another life for rows that were deleted before they were written.
+    fn revive(&self, first: &RowKey, last: &RowKey) -> rusqlite::Result<()> {
+        let mut keys = Vec::new();
+        if self.table.kind == KeyKind::Rowid {
+            rows::for_each(self.conn, self.table, &[], (first, last), |_, key| {
+                keys.push(self.table.life_key(&key));
+                Ok(())
+            })?;
+        } else {
+            for range in clocks::ranges(self.conn, self.lane(LIFE), first, last)? {
+                match (range.first, range.last) {
+                    (RowKey::Rowid(first), RowKey::Rowid(last)) => {
+                        keys.extend((first..=last).map(RowKey::Rowid));
+                    }
+                    (packed, _) => keys.push(packed),
+                }
+            }
+        }
+        for key in keys {
+            let life = clocks::at(self.conn, self.lane(LIFE), &key)?;
+            if let Some(dead) = life
+                .map(|clock| length(&clock))
+                .filter(|life| !life.is_alive())
+                && self.lives(&key)?
+            {
+                self.set_life(&key, dead.born())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the row whose causal length is kept under `life_key` is in the table.
+    fn lives(&self, life_key: &RowKey) -> rusqlite::Result<bool> {
+        let key = match life_key {
+            RowKey::Rowid(key) => vec![Value::Integer(*key)],
+            RowKey::Packed(packed) => {
+                unpack_key(packed).expect("keys in the clocks were packed here")
+            }
+        };
+        Ok(rows::place(self.conn, self.table, &key)?.is_some())
+    }
+
+    /// Takes the clocks from rows that were written and then deleted before the fold.
+    fn drop_phantoms(&self, notes: &Notes) -> rusqlite::Result<()> {
+        for (key, rowid) in &notes.deleted {
+            let place = rowid.map_or_else(|| self.table.life_key(key), RowKey::Rowid);
+            let mut is_taken = false;
+            rows::for_each(self.conn, self.table, &[], (&place, &place), |_, _| {
+                is_taken = true;
+                Ok(())
+            })?;
+            if !is_taken {
+                self.forget_cells(&place)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn length(clock: &Clock) -> CausalLength {
+    CausalLength::new(clock.causal_length)
+        .expect("the causal length was checked when it was stored")
+}

@@ -1,0 +1,140 @@
+//! The SQL functions.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::{Connection, Error, Result};
+use syncline_crdt::VersionVector;
+
+use crate::{
+    Tracked, digest, export, fold, import, is_prepared, leave, prepare, site_id, track, untrack,
+    version_vector,
+};
+
+/// Adds the SQL functions to a connection.
+///
+/// | function | returns |
+/// | --- | --- |
+/// | `syncline_track(table)` | what happened, as text |
+/// | `syncline_untrack(table)` | what happened, as text |
+/// | `syncline_leave()` | what happened, as text |
+/// | `syncline_export([since])` | a changeset: all changes, or those after a version vector |
+/// | `syncline_import(changeset)` | the number of rows that look different now |
+/// | `syncline_version_vector()` | what this replica has seen, as a blob |
+/// | `syncline_digest()` | 64 hexadecimal digits, equal on converged replicas |
+/// | `syncline_site_id()` | the 16 bytes that name this replica |
+/// | `syncline_version()` | the version of this library |
+///
+/// # Errors
+///
+/// If SQLite refuses to add them.
+pub fn register(conn: &Connection) -> Result<()> {
+    add(conn, "syncline_track", 1, |conn, context| {
+        let table: String = name_argument(context)?;
+        Ok(match track(conn, &table, now_unix_ms()).map_err(user)? {
+            Tracked::Already => format!("{table} is tracked already"),
+            Tracked::Begun { rows_count } => format!("tracking {table} with {rows_count} rows"),
+        })
+    })?;
+    add(conn, "syncline_untrack", 1, |conn, context| {
+        let table: String = name_argument(context)?;
+        untrack(conn, &table, now_unix_ms()).map_err(user)?;
+        Ok(format!("{table} is an ordinary table again"))
+    })?;
+    add(conn, "syncline_leave", 0, |conn, _| {
+        leave(conn).map_err(user)?;
+        Ok("this is an ordinary database again")
+    })?;
+    add(conn, "syncline_export", 0, |conn, _| {
+        let changeset = export(conn, &VersionVector::new(), now_unix_ms()).map_err(user)?;
+        Ok(changeset.encode())
+    })?;
+    add(conn, "syncline_export", 1, |conn, context| {
+        let bytes = blob_argument(
+            context,
+            "syncline_export",
+            "another database's syncline_version_vector()",
+        )?;
+        let since = VersionVector::decode(bytes).map_err(user)?;
+        Ok(export(conn, &since, now_unix_ms()).map_err(user)?.encode())
+    })?;
+    add(conn, "syncline_import", 1, |conn, context| {
+        let bytes = blob_argument(
+            context,
+            "syncline_import",
+            "what syncline_export() returned",
+        )?;
+        let report = import(conn, bytes, now_unix_ms()).map_err(user)?;
+        Ok(i64::try_from(report.changed_count).unwrap_or(i64::MAX))
+    })?;
+    add(conn, "syncline_version_vector", 0, |conn, _| {
+        fold(conn, now_unix_ms()).map_err(user)?;
+        let prepared = is_prepared(conn).map_err(user)?;
+        let seen = if prepared {
+            version_vector(conn)?
+        } else {
+            VersionVector::new()
+        };
+        Ok(seen.encode())
+    })?;
+    add(conn, "syncline_digest", 0, |conn, _| {
+        Ok(digest(conn, now_unix_ms()).map_err(user)?.to_string())
+    })?;
+    add(conn, "syncline_site_id", 0, |conn, _| {
+        prepare(conn).map_err(user)?;
+        Ok(site_id(conn)?.0)
+    })?;
+    add(conn, "syncline_version", 0, |_, _| {
+        Ok(env!("CARGO_PKG_VERSION"))
+    })
+}
+
+fn add<T: rusqlite::functions::SqlFnOutput + 'static>(
+    conn: &Connection,
+    name: &str,
+    arguments_count: i32,
+    body: fn(&Connection, &Context<'_>) -> Result<T>,
+) -> Result<()> {
+    // Only a statement of the application's own may call these: a trigger or a view in a file from
+    // elsewhere may not.
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
+    conn.create_scalar_function(name, arguments_count, flags, move |context| {
+        #[expect(
+            unsafe_code,
+            reason = "rusqlite cannot know how the connection is shared"
+        )]
+        // SAFETY: the connection is used only while this call lasts, on the thread of the call.
+        let conn = unsafe { context.get_connection() }?;
+        body(&conn, context)
+    })
+}
+
+fn user(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::UserFunctionError(Box::new(error))
+}
+
+fn name_argument(context: &Context<'_>) -> Result<String> {
+    let name = context
+        .get_raw(0)
+        .as_str()
+        .map_err(|_| usage("a table's name is a text"))?;
+    Ok(name.to_owned())
+}
+
+fn blob_argument<'a>(context: &'a Context<'_>, function: &str, wants: &str) -> Result<&'a [u8]> {
+    let wrong = |_| usage(&format!("{function} takes {wants}, a blob"));
+    context.get_raw(0).as_blob().map_err(wrong)
+}
+
+fn usage(message: &str) -> Error {
+    Error::UserFunctionError(message.into())
+}
+
+/// The one place where the SQL functions look at the clock.
+fn now_unix_ms() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "a write through SQL happens now")]
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,75 @@
+//! Rows of a tracked table, read by their place in the clocks.
+
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use syncline_crdt::{Value, unpack_key};
+
+use crate::table::{KeyKind, RowKey, Table, list};
+use crate::value::{Bound, from_sqlite, quoted};
+
+/// Reads `count` values of a row from column `first` on.
+pub(crate) fn key_from(row: &Row<'_>, first: usize, count: usize) -> rusqlite::Result<Vec<Value>> {
+    (first..first + count)
+        .map(|at| row.get_ref(at).map(from_sqlite))
+        .collect()
+}
+
+/// Calls `each` with the rowid (if any), the key and the chosen columns of every row whose place
+/// lies between `first` and `last`, in order of place.
+pub(crate) fn for_each(
+    conn: &Connection,
+    table: &Table,
+    columns: &[usize],
+    (first, last): (&RowKey, &RowKey),
+    mut each: impl FnMut(Option<i64>, Vec<Value>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let chosen = columns.iter().map(|at| quoted(&table.columns[*at].name));
+    let fields = list(std::iter::once(table.key_list()).chain(chosen), ", ");
+    let width = table.key_columns.len() + columns.len();
+    let name = table.quoted();
+    if table.kind == KeyKind::Packed {
+        let RowKey::Packed(packed) = first else {
+            return Ok(());
+        };
+        let key = unpack_key(packed).expect("keys in the clocks were packed here");
+        let condition = table.key_condition(1);
+        let select = format!("SELECT {fields} FROM main.{name} WHERE {condition}");
+        let mut statement = conn.prepare_cached(&select)?;
+        let mut rows = statement.query(params_from_iter(key.iter().map(Bound)))?;
+        while let Some(row) = rows.next()? {
+            each(None, key_from(row, 0, width)?)?;
+        }
+        return Ok(());
+    }
+    let rowid = &table.rowid;
+    let select = format!(
+        "SELECT {rowid}, {fields} FROM main.{name} WHERE {rowid} BETWEEN ?1 AND ?2 ORDER BY {rowid}"
+    );
+    let mut statement = conn.prepare_cached(&select)?;
+    let mut rows = statement.query((first, last))?;
+    while let Some(row) = rows.next()? {
+        each(Some(row.get(0)?), key_from(row, 1, width)?)?;
+    }
+    Ok(())
+}
+
+/// Returns the place of the living row with this key.
+pub(crate) fn place(
+    conn: &Connection,
+    table: &Table,
+    key: &[Value],
+) -> rusqlite::Result<Option<RowKey>> {
+    let place = if table.kind == KeyKind::Packed {
+        "1"
+    } else {
+        &table.rowid
+    };
+    let (name, condition) = (table.quoted(), table.key_condition(1));
+    let select = format!("SELECT {place} FROM main.{name} WHERE {condition}");
+    let mut statement = conn.prepare_cached(&select)?;
+    let found = statement.query_one(params_from_iter(key.iter().map(Bound)), |row| row.get(0));
+    let found: Option<i64> = found.optional()?;
+    Ok(found.map(|rowid| match table.kind {
+        KeyKind::Packed => table.life_key(key),
+        KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(rowid),
+    }))
+}

@@ -1,0 +1,263 @@
+//! The tables Syncline keeps beside the user's: who we are, what is tracked, what we have seen.
+
+use rusqlite::{Connection, params};
+use syncline_crdt::{Hlc, SiteId, Stamp, VersionVector};
+
+/// The version of the shadow tables; `docs/storage.md` describes it.
+const FORMAT: i64 = 1;
+
+/// The ordinal of this replica in `syncline_sites`.
+pub(crate) const OWN: i64 = 0;
+
+const TABLES: &str = "
+    CREATE TABLE syncline_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    CREATE TABLE syncline_sites(
+        ordinal INTEGER PRIMARY KEY,
+        site_id BLOB NOT NULL UNIQUE,
+        version INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE TABLE syncline_tables(
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+        site INTEGER NOT NULL,
+        version INTEGER NOT NULL
+    );
+    CREATE TABLE syncline_columns(
+        table_id INTEGER NOT NULL,
+        lane INTEGER NOT NULL,
+        name TEXT NOT NULL COLLATE NOCASE,
+        PRIMARY KEY(table_id, lane)
+    ) WITHOUT ROWID;
+    CREATE TABLE syncline_clocks(
+        table_id INTEGER NOT NULL,
+        lane INTEGER NOT NULL,
+        key NOT NULL,
+        key_end NOT NULL,
+        site INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        causal_length INTEGER NOT NULL,
+        PRIMARY KEY(table_id, lane, key)
+    ) WITHOUT ROWID;
+    CREATE TABLE syncline_parked(id INTEGER PRIMARY KEY, name TEXT NOT NULL, changes BLOB NOT NULL);
+    CREATE INDEX syncline_clocks_by_stamp ON syncline_clocks(site, version);
+";
+
+/// Why a database cannot be made ready.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// SQLite's own error.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// A later program wrote the shadow tables.
+    #[error(
+        "this database has Syncline's format {found}, and this program reads up to {FORMAT}: \
+         update Syncline here"
+    )]
+    Newer {
+        /// The format it has.
+        found: i64,
+    },
+    /// No randomness could be had for the site id.
+    #[error("the operating system gives no random bytes")]
+    Random,
+}
+
+/// Makes a database ready for tracking; does nothing if it is.
+///
+/// # Errors
+///
+/// If SQLite fails or a later program wrote the shadow tables.
+pub fn prepare(conn: &Connection) -> Result<(), OpenError> {
+    if is_prepared(conn)? {
+        return Ok(());
+    }
+    let mut site = [0; 16];
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a new replica needs a name nobody else has"
+    )]
+    getrandom::fill(&mut site).map_err(|_| OpenError::Random)?;
+    in_savepoint(conn, || {
+        conn.execute_batch(TABLES)?;
+        let format = "INSERT INTO syncline_meta(key, value) VALUES('format', ?1), ('clock', 0)";
+        conn.execute(format, [FORMAT])?;
+        let own = "INSERT INTO syncline_sites(ordinal, site_id) VALUES(?1, ?2)";
+        conn.execute(own, params![OWN, site])?;
+        Ok(())
+    })
+}
+
+/// Whether the shadow tables are there.
+///
+/// # Errors
+///
+/// If SQLite fails or a later program wrote them.
+pub fn is_prepared(conn: &Connection) -> Result<bool, OpenError> {
+    let exists = "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = 'syncline_meta'";
+    if !conn.prepare_cached(exists)?.exists([])? {
+        return Ok(false);
+    }
+    let format = "SELECT value FROM syncline_meta WHERE key = 'format'";
+    let found: i64 = conn
+        .prepare_cached(format)?
+        .query_one([], |row| row.get(0))?;
+    if found > FORMAT {
+        return Err(OpenError::Newer { found });
+    }
+    Ok(true)
+}
+
+/// Runs `body` in a savepoint: all of it happens, or nothing.
+pub(crate) fn in_savepoint<T, E: From<rusqlite::Error>>(
+    conn: &Connection,
+    body: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    // A savepoint outside a transaction begins a deferred one, whose upgrade from reading to
+    // writing fails with BUSY_SNAPSHOT when another process wrote in between. An immediate
+    // transaction waits for its turn.
+    let outermost = conn.is_autocommit();
+    conn.execute_batch(if outermost {
+        "BEGIN IMMEDIATE"
+    } else {
+        "SAVEPOINT syncline"
+    })?;
+    let result = body();
+    let end = match (&result, outermost) {
+        (Ok(_), true) => "COMMIT",
+        (Ok(_), false) => "RELEASE syncline",
+        (Err(_), true) => "ROLLBACK",
+        (Err(_), false) => "ROLLBACK TO syncline; RELEASE syncline",
+    };
+    match conn.execute_batch(end) {
+        Ok(()) => result,
+        // A failed statement may have rolled back by itself; its own error tells more.
+        Err(error) => {
+            if outermost && !conn.is_autocommit() {
+                conn.execute_batch("ROLLBACK")?;
+            }
+            result.and(Err(error.into()))
+        }
+    }
+}
+
+/// Returns this replica's name, 16 bytes made once for the file.
+///
+/// # Errors
+///
+/// If SQLite fails.
+pub fn site_id(conn: &Connection) -> rusqlite::Result<SiteId> {
+    let own = "SELECT site_id FROM syncline_sites WHERE ordinal = ?1";
+    conn.prepare_cached(own)?
+        .query_one([OWN], |row| row.get(0).map(SiteId))
+}
+
+/// Returns what this replica has seen, its own writes included. Only what was folded counts.
+///
+/// # Errors
+///
+/// If SQLite fails.
+pub fn version_vector(conn: &Connection) -> rusqlite::Result<VersionVector> {
+    let sites = Sites::load(conn)?;
+    Ok(sites
+        .rows
+        .into_iter()
+        .map(|(_, site, version)| (site, version))
+        .collect())
+}
+
+/// Returns a version read from our own tables.
+pub(crate) fn version_from(number: i64) -> rusqlite::Result<Hlc> {
+    let version = u64::try_from(number).ok().and_then(Hlc::from_bits);
+    version.ok_or(rusqlite::Error::IntegralValueOutOfRange(0, number))
+}
+
+/// Returns a version as our tables hold it.
+pub(crate) fn version_to(version: Hlc) -> i64 {
+    version.to_bits().cast_signed()
+}
+
+/// Returns the next time for a write of this replica, and notes it as seen.
+pub(crate) fn tick(conn: &Connection, now_unix_ms: u64) -> rusqlite::Result<Stamp> {
+    let version = clock(conn)?.tick(now_unix_ms);
+    observe(conn, version)?;
+    advance(conn, OWN, version)?;
+    Ok(Stamp {
+        version,
+        site: site_id(conn)?,
+    })
+}
+
+/// Returns the latest time of anything seen.
+fn clock(conn: &Connection) -> rusqlite::Result<Hlc> {
+    let clock = "SELECT value FROM syncline_meta WHERE key = 'clock'";
+    conn.prepare_cached(clock)?
+        .query_one([], |row| version_from(row.get(0)?))
+}
+
+/// Notes a time as seen, so that the next write comes after it.
+pub(crate) fn observe(conn: &Connection, version: Hlc) -> rusqlite::Result<()> {
+    let set = "UPDATE syncline_meta SET value = max(value, ?1) WHERE key = 'clock'";
+    conn.prepare_cached(set)?.execute([version_to(version)])?;
+    Ok(())
+}
+
+/// Notes that all of a site's transactions up to `version` are known.
+pub(crate) fn advance(conn: &Connection, ordinal: i64, version: Hlc) -> rusqlite::Result<()> {
+    let set = "UPDATE syncline_sites SET version = max(version, ?2) WHERE ordinal = ?1";
+    conn.prepare_cached(set)?
+        .execute([ordinal, version_to(version)])?;
+    Ok(())
+}
+
+/// The sites as they are numbered in this database.
+#[derive(Debug)]
+pub(crate) struct Sites {
+    rows: Vec<(i64, SiteId, Hlc)>,
+}
+
+impl Sites {
+    pub(crate) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+        let all = "SELECT ordinal, site_id, version FROM syncline_sites ORDER BY ordinal";
+        let mut statement = conn.prepare_cached(all)?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get(0)?, SiteId(row.get(1)?), version_from(row.get(2)?)?))
+        })?;
+        Ok(Sites {
+            rows: rows.collect::<Result<_, _>>()?,
+        })
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, SiteId, Hlc)> + '_ {
+        self.rows.iter().copied()
+    }
+
+    /// Returns the stamp that a clock entry means.
+    ///
+    /// # Panics
+    ///
+    /// If a clock names a site that is not in `syncline_sites`: they are written together.
+    pub(crate) fn stamp(&self, ordinal: i64, version: Hlc) -> Stamp {
+        let found = self
+            .rows
+            .binary_search_by_key(&ordinal, |(ordinal, _, _)| *ordinal);
+        let index = found.expect("a clock names a known site");
+        Stamp {
+            version,
+            site: self.rows[index].1,
+        }
+    }
+
+    /// Returns the number of a site, giving it one if it is new.
+    pub(crate) fn ordinal(&mut self, conn: &Connection, site: SiteId) -> rusqlite::Result<i64> {
+        if let Some((ordinal, _, _)) = self.rows.iter().find(|(_, known, _)| *known == site) {
+            return Ok(*ordinal);
+        }
+        let add = "INSERT INTO syncline_sites(site_id) VALUES(?1) RETURNING ordinal";
+        let ordinal = conn
+            .prepare_cached(add)?
+            .query_one([site.0], |row| row.get(0))?;
+        self.rows.push((ordinal, site, Hlc::ZERO));
+        Ok(ordinal)
+    }
+}

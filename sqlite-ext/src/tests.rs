@@ -1,0 +1,614 @@
+//! What a user sees of tracking: writes by any statement are captured, merged and given back.
+
+use rusqlite::Connection;
+use syncline_crdt::{Changeset, EPOCH_UNIX_MS, VersionVector};
+
+use crate::*;
+
+const NOW: u64 = EPOCH_UNIX_MS + 1_000_000_000;
+
+/// A database in memory with a connection that also has the SQL functions.
+struct Replica {
+    conn: Connection,
+    now: u64,
+}
+
+fn replica(schema: &str, tables: &[&str]) -> Replica {
+    let conn = Connection::open_in_memory().expect("SQLite opens in memory");
+    register(&conn).expect("the functions register");
+    conn.execute_batch(schema).expect("the schema runs");
+    for table in tables {
+        track(&conn, table, NOW).expect("the table is tracked");
+    }
+    Replica { conn, now: NOW }
+}
+
+impl Replica {
+    fn run(&mut self, sql: &str) -> &mut Self {
+        self.conn.execute_batch(sql).expect(sql);
+        self.now += 10;
+        fold(&self.conn, self.now).expect("fold");
+        self
+    }
+
+    fn seen(&self) -> VersionVector {
+        fold(&self.conn, self.now).expect("fold");
+        if is_prepared(&self.conn).expect("ours") {
+            version_vector(&self.conn).expect("vector")
+        } else {
+            VersionVector::new()
+        }
+    }
+
+    fn pull(&mut self, from: &Replica) -> &mut Self {
+        let changes = export(&from.conn, &self.seen(), from.now).expect("export");
+        let changes = Changeset::decode(&changes.encode()).expect("decode");
+        import_changeset(&self.conn, &changes, self.now.max(from.now)).expect("import");
+        self
+    }
+
+    fn digest(&self) -> String {
+        digest(&self.conn, self.now).expect("digest").to_string()
+    }
+
+    fn rows(&self, select: &str) -> Vec<String> {
+        let mut statement = self.conn.prepare(select).expect(select);
+        let width = statement.column_count();
+        let row = |row: &rusqlite::Row<'_>| {
+            let cells = (0..width).map(|at| match row.get_ref(at).expect("cell") {
+                rusqlite::types::ValueRef::Null => "∅".to_owned(),
+                rusqlite::types::ValueRef::Integer(number) => number.to_string(),
+                rusqlite::types::ValueRef::Real(number) => format!("{number:?}"),
+                rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                rusqlite::types::ValueRef::Blob(blob) => format!("{blob:02x?}"),
+            });
+            Ok(cells.collect::<Vec<_>>().join("|"))
+        };
+        statement
+            .query_map([], row)
+            .expect(select)
+            .collect::<Result<_, _>>()
+            .expect(select)
+    }
+
+    fn clock_entries(&self) -> i64 {
+        let count = "SELECT count(*) FROM syncline_clocks";
+        self.conn
+            .query_row(count, [], |row| row.get(0))
+            .expect("count")
+    }
+}
+
+#[track_caller]
+fn converge(replicas: &mut [Replica]) {
+    for _ in 0..2 {
+        for into in 0..replicas.len() {
+            for from in 0..replicas.len() {
+                if into != from {
+                    let (a, b) = replicas.split_at_mut(into.max(from));
+                    let (low, high) = (&mut a[into.min(from)], &mut b[0]);
+                    if into < from {
+                        low.pull(high)
+                    } else {
+                        high.pull(low)
+                    };
+                }
+            }
+        }
+    }
+    for replica in &*replicas {
+        assert_eq!(replica.digest(), replicas[0].digest());
+    }
+}
+
+const ALL_KINDS: [(&str, &str); 4] = [
+    (
+        "integer key",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b TEXT DEFAULT 'd')",
+    ),
+    (
+        "text key",
+        "CREATE TABLE t(id TEXT PRIMARY KEY, a, b TEXT DEFAULT 'd')",
+    ),
+    (
+        "without rowid",
+        "CREATE TABLE t(id PRIMARY KEY, a, b TEXT DEFAULT 'd') WITHOUT ROWID",
+    ),
+    (
+        "descending integer",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY DESC, a, b TEXT DEFAULT 'd')",
+    ),
+];
+
+#[test]
+fn a_new_replica_gets_tables_rows_and_indices() {
+    for (kind, schema) in ALL_KINDS {
+        let mut a = replica(schema, &["t"]);
+        a.run("CREATE INDEX by_a ON t(a); INSERT INTO t VALUES('1', 'x', 'y'), ('2', NULL, 'z')");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        assert_eq!(
+            b.rows("SELECT * FROM t ORDER BY id"),
+            ["1|x|y", "2|∅|z"],
+            "{kind}"
+        );
+        assert_eq!(a.digest(), b.digest(), "{kind}");
+        assert_eq!(
+            b.rows("SELECT count(*) FROM sqlite_master WHERE name = 'by_a'"),
+            ["1"]
+        );
+    }
+}
+
+#[test]
+fn edits_to_different_columns_both_stay() {
+    for (kind, schema) in ALL_KINDS {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t VALUES('1', 'x', 'y')");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        a.run("UPDATE t SET a = 'from a'");
+        b.run("UPDATE t SET b = 'from b'");
+        let mut both = [a, b];
+        converge(&mut both);
+        assert_eq!(
+            both[0].rows("SELECT * FROM t"),
+            ["1|from a|from b"],
+            "{kind}"
+        );
+        assert_eq!(
+            both[1].rows("SELECT * FROM t"),
+            ["1|from a|from b"],
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn the_latest_edit_wins_not_the_most_edited() {
+    for (kind, schema) in ALL_KINDS {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t VALUES('1', 0, 0)");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        b.run("UPDATE t SET a = 1").run("UPDATE t SET a = 2");
+        a.now = b.now + 100;
+        a.run("UPDATE t SET a = 777");
+        let mut both = [a, b];
+        converge(&mut both);
+        assert_eq!(both[1].rows("SELECT a FROM t"), ["777"], "{kind}");
+    }
+}
+
+#[test]
+fn delete_wins_over_a_concurrent_edit_and_a_new_life_over_the_deletion() {
+    for (kind, schema) in ALL_KINDS {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t VALUES('1', 'x', 'y'), ('2', 'x', 'y')");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        a.run("DELETE FROM t");
+        b.now += 1_000;
+        b.run("UPDATE t SET a = 'later'");
+        let mut both = [a, b];
+        converge(&mut both);
+        assert_eq!(both[1].rows("SELECT * FROM t"), [""; 0], "{kind}");
+        both[1].run("INSERT INTO t(id, a) VALUES('2', 'again')");
+        converge(&mut both);
+        assert_eq!(both[0].rows("SELECT * FROM t"), ["2|again|d"], "{kind}");
+    }
+}
+
+#[test]
+fn every_way_to_write_is_captured() {
+    for (kind, schema) in ALL_KINDS {
+        for recursive in ["ON", "OFF"] {
+            let mut a = replica(schema, &["t"]);
+            let mut b = replica("", &[]);
+            a.run(&format!("PRAGMA recursive_triggers = {recursive}"));
+            let steps = [
+                "INSERT INTO t VALUES('1', 'a', 'b'), ('2', 'a', 'b'), ('3', 'a', 'b')",
+                "INSERT OR REPLACE INTO t VALUES('2', 'replaced', 'b')",
+                "REPLACE INTO t(id, a) VALUES('9', 'new')",
+                "INSERT INTO t VALUES('1', 'up', 's') ON CONFLICT DO UPDATE SET a = excluded.a",
+                "INSERT OR IGNORE INTO t VALUES('1', 'ignored', 's')",
+                "UPDATE t SET a = 'from', b = t.b || 'x' FROM (SELECT 3 AS n) AS s WHERE id = s.n",
+                "UPDATE t SET id = '7' WHERE id = '3'",
+                "UPDATE OR REPLACE t SET id = '7' WHERE id = '9'",
+                "BEGIN; INSERT INTO t VALUES('4', 1, 2); SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; COMMIT",
+                "BEGIN; DELETE FROM t; ROLLBACK",
+                "INSERT INTO t SELECT id + 10, a, b FROM t",
+                "BEGIN; DELETE FROM t WHERE id = '1'; INSERT INTO t VALUES('1', 'same', 'tx'); COMMIT",
+                "BEGIN; INSERT INTO t VALUES('50', 1, 1); DELETE FROM t WHERE id = '50'; COMMIT",
+                "DELETE FROM t WHERE id IN ('2', '4')",
+                "DELETE FROM t",
+                "INSERT INTO t VALUES('2', 'second', 'life')",
+                "BEGIN; DELETE FROM t; INSERT INTO t VALUES('2', 'third', 'life'); COMMIT",
+            ];
+            for step in steps {
+                a.run(step);
+                b.pull(&a);
+                let select = "SELECT * FROM t ORDER BY id";
+                assert_eq!(
+                    a.rows(select),
+                    b.rows(select),
+                    "{kind}, {recursive}: {step}"
+                );
+                assert_eq!(a.digest(), b.digest(), "{kind}, {recursive}: {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_program_without_the_extension_wrote_is_folded_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("app.db");
+    let conn = Connection::open(&path).expect("open");
+    conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
+        .expect("schema");
+    track(&conn, "t", NOW).expect("track");
+    // A second connection has no function of ours, as any other program.
+    let plain = Connection::open(&path).expect("open");
+    plain
+        .execute_batch("INSERT INTO t VALUES(1, 'plain'); UPDATE t SET a = 'sql'")
+        .expect("write");
+    assert_eq!(pending_count(&conn).expect("count"), 2);
+    assert!(fold(&conn, NOW).expect("fold").is_some());
+    assert_eq!(pending_count(&conn).expect("count"), 0);
+    assert_eq!(fold(&conn, NOW).expect("fold"), None);
+    let changes = export(&conn, &VersionVector::new(), NOW).expect("export");
+    assert_eq!(changes.rows_count(), 1);
+}
+
+#[test]
+fn a_bulk_insert_costs_one_clock_entry() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)", &["t"]);
+    a.run(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+         INSERT INTO t SELECT i, i, i FROM n",
+    );
+    assert_eq!(a.clock_entries(), 1);
+    a.run("UPDATE t SET a = 0 WHERE id BETWEEN 100 AND 199");
+    assert_eq!(a.clock_entries(), 2);
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    // The rows that were updated arrive column by column.
+    assert_eq!(b.clock_entries(), 5);
+    assert_eq!(a.digest(), b.digest());
+    a.run("DELETE FROM t WHERE id BETWEEN 50 AND 149");
+    b.pull(&a);
+    assert_eq!(a.digest(), b.digest());
+    assert_eq!(b.rows("SELECT count(*) FROM t"), ["9900"]);
+}
+
+#[test]
+fn columns_that_only_one_side_has_are_parked_and_replayed() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    a.run("INSERT INTO t VALUES(1, 'x')");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    a.run("ALTER TABLE t ADD COLUMN done INTEGER NOT NULL DEFAULT 0; UPDATE t SET done = 1");
+    a.run("INSERT INTO t VALUES(2, 'y', 5)");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x", "2|y"]);
+    // A third replica that learns of it from the second alone gets the column too.
+    let mut c = replica(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a, done INTEGER NOT NULL DEFAULT 0)",
+        &["t"],
+    );
+    c.pull(&b);
+    assert_eq!(c.rows("SELECT * FROM t"), ["1|x|1", "2|y|5"]);
+    b.run("ALTER TABLE t ADD COLUMN done INTEGER NOT NULL DEFAULT 0");
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x|1", "2|y|5"]);
+    converge(&mut [a, b, c]);
+}
+
+#[test]
+fn tables_that_one_side_does_not_track_wait_for_it() {
+    let mut a = replica(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE u(id PRIMARY KEY)",
+        &["t", "u"],
+    );
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    untrack(&b.conn, "t", b.now).expect("untrack");
+    a.run("INSERT INTO t VALUES(1, 'x'); INSERT INTO u VALUES('u')");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT count(*) FROM t"), ["0"]);
+    assert_eq!(b.rows("SELECT id FROM u"), ["u"]);
+    track(&b.conn, "t", b.now).expect("track");
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x"]);
+    converge(&mut [a, b]);
+}
+
+#[test]
+fn rows_that_arrive_in_parts_obey_not_null_until_the_rest_is_there() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT NOT NULL, b INT NOT NULL, c)";
+    let mut a = replica(schema, &["t"]);
+    a.run("INSERT INTO t VALUES(1, 'a', 2, 3)");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    let before = b.seen();
+    b.now += 50;
+    b.run("UPDATE t SET c = 'b wrote'");
+    // Only what b wrote, to one that has not heard of the row.
+    let own = export_own(
+        &b.conn,
+        before.version(site_id(&b.conn).expect("site")),
+        1_000,
+    );
+    let own = own.expect("export").expect("something new");
+    let mut c = replica("", &[]);
+    for schema in export(&a.conn, &VersionVector::new(), a.now)
+        .expect("export")
+        .schemas
+    {
+        c.run(&schema.statements.join(";"));
+    }
+    track(&c.conn, "t", c.now).expect("track");
+    import_changeset(&c.conn, &own, b.now).expect("import");
+    assert_eq!(c.rows("SELECT * FROM t"), ["1||0|b wrote"]);
+    c.pull(&a);
+    assert_eq!(c.rows("SELECT * FROM t"), ["1|a|2|b wrote"]);
+    converge(&mut [a, b, c]);
+}
+
+#[test]
+fn own_changes_are_cut_between_versions() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    for id in 0..10 {
+        a.run(&format!("INSERT INTO t VALUES({id}0, 'x'), ({id}1, 'y')"));
+    }
+    let site = site_id(&a.conn).expect("site");
+    let mut b = replica("", &[]);
+    let mut after = syncline_crdt::Hlc::ZERO;
+    let mut parts = 0;
+    while let Some(part) = export_own(&a.conn, after, 5).expect("export") {
+        assert!(part.rows_count() <= 6);
+        import_changeset(&b.conn, &part, a.now).expect("import");
+        after = part.until.version(site);
+        parts += 1;
+    }
+    assert_eq!(parts, 4);
+    b.now = a.now;
+    assert_eq!(a.digest(), b.digest());
+}
+
+#[test]
+fn a_changeset_from_too_far_on_is_refused_with_the_way_out() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    a.run("INSERT INTO t VALUES(1, 'x')");
+    let middle = a.seen();
+    a.run("INSERT INTO t VALUES(2, 'y')");
+    let late = export(&a.conn, &middle, a.now).expect("export");
+    let b = replica("", &[]);
+    let error = import_changeset(&b.conn, &late, b.now).expect_err("a gap");
+    assert!(matches!(error, ImportError::Gap { .. }), "{error}");
+    assert!(
+        error.to_string().contains("syncline_version_vector()"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_changeset_from_the_future_waits() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    a.now += syncline_crdt::DRIFT_MS_MAX + 60_000;
+    a.run("INSERT INTO t VALUES(1, 'x')");
+    let changes = export(&a.conn, &VersionVector::new(), a.now).expect("export");
+    let b = replica("", &[]);
+    let error = import_changeset(&b.conn, &changes, NOW).expect_err("ahead");
+    assert!(matches!(error, ImportError::Ahead { .. }), "{error}");
+    import_changeset(&b.conn, &changes, NOW + 120_000).expect("due");
+}
+
+#[test]
+fn user_triggers_and_foreign_keys_do_not_act_on_merged_rows() {
+    let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, p REFERENCES p(id) ON DELETE CASCADE);
+        CREATE TABLE log(id INTEGER PRIMARY KEY, what);
+        CREATE TRIGGER note AFTER INSERT ON c BEGIN INSERT INTO log(what) VALUES('c' || NEW.id); END;
+        PRAGMA foreign_keys = ON;";
+    let mut a = replica(schema, &["p", "c", "log"]);
+    let mut b = replica(schema, &["p", "c", "log"]);
+    a.run("INSERT INTO p VALUES(1); INSERT INTO c VALUES(1, 1)");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT what FROM log"), ["c1"]);
+    b.run("INSERT INTO c VALUES(2, 1)");
+    a.run("DELETE FROM p");
+    let mut both = [a, b];
+    converge(&mut both);
+    // The row that nobody deleted stays, and SQLite can name it.
+    for replica in &both {
+        assert_eq!(replica.rows("SELECT id FROM c"), ["2"]);
+        assert_eq!(replica.rows("PRAGMA foreign_key_check(c)").len(), 1);
+        assert_eq!(replica.rows("PRAGMA foreign_keys"), ["1"]);
+        assert_eq!(
+            replica.rows("SELECT what FROM log ORDER BY what"),
+            ["c1", "c2"]
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_tracked_is_named() {
+    let schema = "CREATE TABLE ok(id INTEGER PRIMARY KEY, a);
+        CREATE TABLE nokey(a); CREATE TABLE uniq(id INTEGER PRIMARY KEY, mail UNIQUE);
+        CREATE TABLE nulls(id TEXT PRIMARY KEY); INSERT INTO nulls VALUES(NULL);
+        CREATE VIEW v AS SELECT 1;";
+    let a = replica(schema, &["ok"]);
+    for (table, says) in [
+        ("nokey", "no primary key"),
+        ("uniq", "UNIQUE(mail)"),
+        ("nulls", "NULL in their primary key"),
+        ("v", "no such table"),
+        ("missing", "no such table"),
+        ("syncline_meta", "reserved"),
+    ] {
+        let error = track(&a.conn, table, NOW).expect_err(table).to_string();
+        assert!(error.contains(says), "{table}: {error}");
+    }
+    assert_eq!(tracked_tables(&a.conn).expect("tables"), ["ok"]);
+    let insert_null = "CREATE TABLE k(id TEXT PRIMARY KEY)";
+    let b = replica(insert_null, &["k"]);
+    let error = b
+        .conn
+        .execute("INSERT INTO k VALUES(NULL)", [])
+        .expect_err("NULL key");
+    assert!(error.to_string().contains("needs a primary key"), "{error}");
+}
+
+#[test]
+fn leaving_gives_back_the_file_as_it_was() {
+    for (_, schema) in ALL_KINDS {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t VALUES('1', 'x', 'y')");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        leave(&b.conn).expect("leave");
+        assert_eq!(b.rows("SELECT * FROM t"), ["1|x|y"]);
+        b.conn
+            .execute_batch("UPDATE t SET a = 1; DELETE FROM t")
+            .expect("an ordinary table");
+        let left =
+            "SELECT name FROM sqlite_master WHERE name LIKE '%syncline%' OR sql LIKE '%syncline%'";
+        assert_eq!(b.rows(left), [""; 0]);
+    }
+}
+
+#[test]
+fn odd_names_and_values_arrive_unchanged() {
+    let schema = "CREATE TABLE \"a \"\"table's\"(\"the key\" TEXT, \"select\" INT, x'', rowid,
+        PRIMARY KEY(\"the key\", \"select\")); CREATE TABLE typed(id INTEGER PRIMARY KEY, v)";
+    let schema = schema.replace("x''", "\"ü\"");
+    let mut a = replica(&schema, &["a \"table's", "typed"]);
+    a.run(
+        "INSERT INTO \"a \"\"table's\" VALUES('k''ey', 1, x'00ff', NULL), ('', -5, 'text', 2.5);
+         INSERT INTO typed VALUES(1, 1), (2, 1.0), (3, '1'), (4, x'31'), (5, NULL), (6, -1e300),
+            (7, 9223372036854775807), (8, -9223372036854775808), (9, CAST(x'ff00' AS TEXT)),
+            (-9223372036854775808, 'least'), (9223372036854775807, 'greatest')",
+    );
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    a.run("UPDATE typed SET v = 1.0 WHERE id = 1");
+    b.pull(&a);
+    let select = "SELECT id, typeof(v), hex(v) FROM typed ORDER BY id";
+    assert_eq!(a.rows(select), b.rows(select));
+    assert_eq!(b.rows("SELECT typeof(v) FROM typed WHERE id = 1"), ["real"]);
+    assert_eq!(a.digest(), b.digest());
+}
+
+#[test]
+fn a_definition_that_does_more_than_make_its_table_is_refused() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY)", &["t"]);
+    a.run("INSERT INTO t VALUES(1)");
+    let good = export(&a.conn, &VersionVector::new(), a.now).expect("export");
+    for evil in [
+        "CREATE TABLE t(id INTEGER PRIMARY KEY); DROP TABLE own",
+        "CREATE TABLE other(id INTEGER PRIMARY KEY)",
+        "CREATE TABLE t AS SELECT 1 AS id",
+        "CREATE TEMP TABLE t(id INTEGER PRIMARY KEY)",
+        "CREATE VIEW t AS SELECT 1 AS id",
+        "CREATE TRIGGER t AFTER INSERT ON own BEGIN DELETE FROM own; END",
+        "DROP TABLE own",
+        "ATTACH 'x.db' AS x",
+        "PRAGMA user_version = 5",
+        "not sql",
+        "",
+    ] {
+        let b = replica(
+            "CREATE TABLE own(id INTEGER PRIMARY KEY); INSERT INTO own VALUES(1)",
+            &[],
+        );
+        let mut bad = good.clone();
+        bad.schemas[0].statements = vec![evil.to_owned()];
+        let error = import_changeset(&b.conn, &bad, a.now).expect_err(evil);
+        assert!(matches!(error, ImportError::Schema(_)), "{evil}: {error}");
+        assert_eq!(b.rows("SELECT * FROM own"), ["1"], "{evil}");
+        assert_eq!(
+            b.rows("SELECT count(*) FROM sqlite_master WHERE name = 't'"),
+            ["0"],
+            "{evil}"
+        );
+    }
+}
+
+#[test]
+fn the_sql_functions_do_the_same() {
+    let a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &[]);
+    let b = replica("", &[]);
+    let text = |replica: &Replica, sql: &str| -> String {
+        replica
+            .conn
+            .query_row(sql, [], |row| row.get(0))
+            .expect(sql)
+    };
+    a.conn
+        .execute_batch("INSERT INTO t VALUES(1, 'before')")
+        .expect("insert");
+    assert_eq!(
+        text(&a, "SELECT syncline_track('t')"),
+        "tracking t with 1 rows"
+    );
+    assert_eq!(
+        text(&a, "SELECT syncline_track('t')"),
+        "t is tracked already"
+    );
+    let blob: Vec<u8> = a
+        .conn
+        .query_row("SELECT syncline_export()", [], |row| row.get(0))
+        .expect("export");
+    let import = "SELECT syncline_import(?1)";
+    let changed: i64 = b
+        .conn
+        .query_row(import, [&blob], |row| row.get(0))
+        .expect("import");
+    assert_eq!(changed, 1);
+    assert_eq!(
+        text(&a, "SELECT syncline_digest()"),
+        text(&b, "SELECT syncline_digest()")
+    );
+    let since: Vec<u8> = b
+        .conn
+        .query_row("SELECT syncline_version_vector()", [], |row| row.get(0))
+        .expect("vector");
+    a.conn
+        .execute_batch("UPDATE t SET a = 'after'")
+        .expect("update");
+    let delta = "SELECT syncline_export(?1)";
+    let delta: Vec<u8> = a
+        .conn
+        .query_row(delta, [&since], |row| row.get(0))
+        .expect("export");
+    assert_ne!(
+        text(&a, "SELECT syncline_digest()"),
+        text(&b, "SELECT syncline_digest()")
+    );
+    b.conn
+        .query_row(import, [&delta], |row| row.get::<_, i64>(0))
+        .expect("import");
+    assert_eq!(text(&b, "SELECT a FROM t"), "after");
+    for (sql, says) in [
+        (
+            "SELECT syncline_import('no')",
+            "what syncline_export() returned, a blob",
+        ),
+        ("SELECT syncline_import(x'00')", "not a Syncline changeset"),
+        ("SELECT syncline_export('no')", "syncline_version_vector()"),
+        ("SELECT syncline_track('nope')", "no such table"),
+        ("SELECT syncline_track(1)", "a table's name is a text"),
+        ("SELECT syncline_untrack('nope')", "not tracked"),
+    ] {
+        let error = b
+            .conn
+            .query_row(sql, [], |_| Ok(()))
+            .expect_err(sql)
+            .to_string();
+        assert!(error.contains(says), "{sql}: {error}");
+    }
+    assert_eq!(
+        text(&b, "SELECT syncline_untrack('t')"),
+        "t is an ordinary table again"
+    );
+}

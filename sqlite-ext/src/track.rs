@@ -1,0 +1,592 @@
+//! Which tables take part: what can be tracked, beginning and ending it.
+
+use std::fmt;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use syncline_crdt::{Hlc, Stamp, pack_key};
+
+use crate::capture::{self, LANES_MAX};
+use crate::clocks::{self, Clock, Lane, ROW};
+use crate::fold::{FoldError, fold};
+use crate::parked;
+use crate::rows::key_from;
+use crate::shadow::{
+    OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, version_from, version_to,
+};
+use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo};
+use crate::value::quoted;
+
+/// How many rows of a table that is tracked get one version: an envelope ends between versions, so
+/// this bounds what the first one carries.
+const BACKFILL_ROWS: usize = 20_000;
+
+/// Why a table cannot be tracked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// There is no ordinary table of this name.
+    Missing,
+    /// The name belongs to SQLite or to Syncline.
+    Reserved,
+    /// Rows have no primary key by which replicas could tell them apart.
+    NoPrimaryKey,
+    /// More columns beside the key than the change mask has bits for.
+    TooManyColumns {
+        /// How many it has.
+        count: usize,
+    },
+    /// A UNIQUE index besides the primary key: two devices could each add a row that the other's
+    /// would break, and that is not resolved yet.
+    Unique {
+        /// The indexed columns, with commas.
+        columns: String,
+    },
+    /// Rows whose primary key has a NULL.
+    NullInKey {
+        /// How many.
+        count: i64,
+    },
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Missing => write!(
+                f,
+                "there is no such table (views and virtual tables cannot be tracked)"
+            ),
+            Obstacle::Reserved => {
+                write!(f, "names beginning with sqlite_ and syncline_ are reserved")
+            }
+            Obstacle::NoPrimaryKey => write!(
+                f,
+                "it has no primary key: declare one, so that devices can tell its rows apart"
+            ),
+            Obstacle::TooManyColumns { count } => write!(
+                f,
+                "it has {count} columns beside its key and may have {LANES_MAX}"
+            ),
+            Obstacle::Unique { columns } => write!(
+                f,
+                "UNIQUE({columns}) cannot be kept across devices yet: drop that index or leave the table local"
+            ),
+            Obstacle::NullInKey { count } => write!(
+                f,
+                "{count} rows have NULL in their primary key: give them one"
+            ),
+        }
+    }
+}
+
+/// What a tracked table's declaration promises on one device but not yet across devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// A foreign key to this table.
+    ForeignKey {
+        /// The referenced table.
+        parent: String,
+    },
+    /// A key that SQLite gives out by counting.
+    CountedKey {
+        /// The key's column.
+        column: String,
+    },
+    /// A CHECK constraint.
+    Check,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::ForeignKey { parent } => write!(
+                f,
+                "a row may refer to a row of `{parent}` that another device deleted; it is kept, and PRAGMA foreign_key_check lists it"
+            ),
+            Limit::CountedKey { column } => write!(
+                f,
+                "two devices that let SQLite count `{column}` may give one number to two rows, which merge into one"
+            ),
+            Limit::Check => write!(f, "a CHECK that spans columns may not hold after a merge"),
+        }
+    }
+}
+
+/// A table of the user's, and whether it can be tracked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The table's name.
+    pub name: String,
+    /// Why not, if not.
+    pub obstacle: Option<Obstacle>,
+    /// What is not yet held across devices.
+    pub limits: Vec<Limit>,
+}
+
+/// What [`track`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracked {
+    /// The table takes part from now on, with this many rows.
+    Begun {
+        /// Rows that were in it.
+        rows_count: usize,
+    },
+    /// It took part already.
+    Already,
+}
+
+/// Why a table was not tracked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrackError {
+    /// SQLite's own error.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The database could not be made ready.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The table's declaration could not be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// What was written before could not be folded.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// Changes that waited for the table or a column of it could not be merged.
+    #[error("changes that waited for this table do not merge: {0}")]
+    Parked(Box<crate::ImportError>),
+    /// Something in the table stands against it.
+    #[error("cannot track `{table}`: {obstacle}")]
+    Refused {
+        /// The table.
+        table: String,
+        /// What.
+        obstacle: Obstacle,
+    },
+    /// Only a tracked table can be untracked.
+    #[error("`{table}` is not tracked")]
+    NotTracked {
+        /// The table.
+        table: String,
+    },
+}
+
+/// Returns the user's tables with what stands against tracking them, by name.
+///
+/// # Errors
+///
+/// If SQLite fails.
+pub fn candidates(conn: &Connection) -> rusqlite::Result<Vec<Candidate>> {
+    let all = "SELECT name FROM main.sqlite_master WHERE type = 'table'
+        AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'syncline\\_%' ESCAPE '\\'
+        ORDER BY name";
+    let mut statement = conn.prepare_cached(all)?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let mut candidates = Vec::new();
+    for name in names {
+        let name = name?;
+        candidates.push(match TableInfo::read(conn, &name)? {
+            None => Candidate {
+                name,
+                obstacle: Some(Obstacle::Missing),
+                limits: vec![],
+            },
+            Some(info) => Candidate {
+                obstacle: obstacle(conn, &info)?,
+                limits: limits(conn, &info)?,
+                name,
+            },
+        });
+    }
+    Ok(candidates)
+}
+
+/// Returns the names of the tables that take part.
+///
+/// # Errors
+///
+/// If SQLite fails or a later program wrote the shadow tables.
+pub fn tracked_tables(conn: &Connection) -> Result<Vec<String>, TrackError> {
+    if !is_prepared(conn)? {
+        return Ok(Vec::new());
+    }
+    Ok(Table::all(conn)?
+        .into_iter()
+        .map(|table| table.name)
+        .collect())
+}
+
+/// Returns how many captured writes wait to be folded.
+///
+/// # Errors
+///
+/// If SQLite fails or a later program wrote the shadow tables.
+pub fn pending_count(conn: &Connection) -> Result<u64, TrackError> {
+    if !is_prepared(conn)? {
+        return Ok(0);
+    }
+    let mut count = 0;
+    for table in Table::all(conn)? {
+        let pending = format!("SELECT count(*) FROM {}", table.pending());
+        count += conn
+            .query_row(&pending, [], |row| row.get::<_, i64>(0))?
+            .cast_unsigned();
+    }
+    Ok(count)
+}
+
+/// Makes a table conflict-free, with the rows it has. It keeps its shape and its other triggers,
+/// and any program may go on writing to it.
+///
+/// # Errors
+///
+/// [`TrackError::Refused`] names what stands against it; nothing is changed then.
+pub fn track(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<Tracked, TrackError> {
+    prepare(conn)?;
+    in_savepoint(conn, || {
+        let refused = |obstacle| TrackError::Refused {
+            table: name.to_owned(),
+            obstacle,
+        };
+        let info = TableInfo::read(conn, name)?.ok_or_else(|| refused(Obstacle::Missing))?;
+        if id_of(conn, &info.name)?.is_some() {
+            return Ok(Tracked::Already);
+        }
+        if let Some(obstacle) = obstacle(conn, &info)? {
+            return Err(refused(obstacle));
+        }
+        let stamp = tick(conn, now_unix_ms)?;
+        let table = register(
+            conn,
+            &info,
+            Clock {
+                site: OWN,
+                version: stamp.version,
+                causal_length: 0,
+            },
+        )?;
+        let rows_count = backfill(conn, &table, now_unix_ms)?;
+        parked::replay(conn, &table.name)?;
+        Ok(Tracked::Begun { rows_count })
+    })
+}
+
+/// Notes a table that was tracked at `tracked` and begins to capture its writes.
+pub(crate) fn register(
+    conn: &Connection,
+    info: &TableInfo,
+    tracked: Clock,
+) -> Result<Table, TrackError> {
+    // A table that was dropped and made anew leaves its old shadow behind.
+    let add = "INSERT INTO syncline_tables(name, site, version) VALUES(?1, ?2, ?3) RETURNING id";
+    let values = params![info.name, tracked.site, version_to(tracked.version)];
+    let id: i64 = conn
+        .prepare_cached(add)?
+        .query_one(values, |row| row.get(0))?;
+    let stored = info
+        .columns
+        .iter()
+        .filter(|c| c.key_position == 0 && !c.is_generated);
+    let column = "INSERT INTO syncline_columns(table_id, lane, name) VALUES(?1, ?2, ?3)";
+    for (lane, info) in stored.enumerate() {
+        conn.prepare_cached(column)?
+            .execute(params![id, lane as i64, info.name])?;
+    }
+    let missing = || TrackError::NotTracked {
+        table: info.name.clone(),
+    };
+    let table = Table::read(conn, id, &info.name)?.ok_or_else(missing)?;
+    conn.execute_batch(&capture::begin(&table))?;
+    Ok(table)
+}
+
+/// Returns the id of a tracked table.
+pub(crate) fn id_of(conn: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
+    let id = "SELECT id FROM syncline_tables WHERE name = ?1";
+    conn.prepare_cached(id)?
+        .query_one([name], |row| row.get(0))
+        .optional()
+}
+
+/// Returns when and where a table was first tracked.
+pub(crate) fn tracked_at(conn: &Connection, sites: &Sites, id: i64) -> rusqlite::Result<Stamp> {
+    let stamp = "SELECT site, version FROM syncline_tables WHERE id = ?1";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, version_from(row.get(1)?)?));
+    let (site, version) = conn.prepare_cached(stamp)?.query_one([id], read)?;
+    Ok(sites.stamp(site, version))
+}
+
+/// Gives the rows that are there a clock, as writes of this replica.
+pub(crate) fn backfill(
+    conn: &Connection,
+    table: &Table,
+    now_unix_ms: u64,
+) -> rusqlite::Result<usize> {
+    let name = table.quoted();
+    let select = match table.kind {
+        KeyKind::Packed => format!("SELECT {} FROM main.{name}", table.key_list()),
+        KeyKind::Integer | KeyKind::Rowid => {
+            format!("SELECT {0} FROM main.{name} ORDER BY {0}", table.rowid)
+        }
+    };
+    let mut runs: Vec<(RowKey, RowKey, usize)> = Vec::new();
+    let mut statement = conn.prepare(&select)?;
+    let mut rows = statement.query([])?;
+    let mut rows_count = 0;
+    while let Some(row) = rows.next()? {
+        rows_count += 1;
+        let key = match table.kind {
+            KeyKind::Packed => {
+                RowKey::Packed(pack_key(&key_from(row, 0, table.key_columns.len())?))
+            }
+            KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(0)?),
+        };
+        match (runs.last_mut(), &key) {
+            (Some((_, RowKey::Rowid(last), count)), RowKey::Rowid(next))
+                if *last == next - 1 && *count < BACKFILL_ROWS =>
+            {
+                *last = *next;
+                *count += 1;
+            }
+            _ => runs.push((key.clone(), key, 1)),
+        }
+    }
+    let mut version = Hlc::ZERO;
+    let mut room = 0;
+    for (first, last, count) in runs {
+        if room < count {
+            version = tick(conn, now_unix_ms)?.version;
+            room = BACKFILL_ROWS;
+        }
+        room -= count;
+        let clock = Clock {
+            site: OWN,
+            version,
+            causal_length: 0,
+        };
+        clocks::set(
+            conn,
+            Lane {
+                table_id: table.id,
+                lane: ROW,
+            },
+            &first,
+            &last,
+            clock,
+        )?;
+    }
+    Ok(rows_count)
+}
+
+/// Takes up columns that were added since the table was tracked.
+pub(crate) fn refresh(
+    conn: &Connection,
+    table: Table,
+    now_unix_ms: u64,
+) -> Result<Table, TrackError> {
+    let Some(info) = TableInfo::read(conn, &table.name)? else {
+        return Ok(table);
+    };
+    let is_known = |name: &str| table.columns.iter().any(|column| column.name == name);
+    let stored = info
+        .columns
+        .iter()
+        .filter(|c| c.key_position == 0 && !c.is_generated);
+    let added: Vec<_> = stored.filter(|column| !is_known(&column.name)).collect();
+    if added.is_empty() {
+        return Ok(table);
+    }
+    let count = table.columns.len() + added.len();
+    let next = "SELECT ifnull(max(lane) + 1, 0) FROM syncline_columns WHERE table_id = ?1";
+    let next: i64 = conn
+        .prepare_cached(next)?
+        .query_one([table.id], |row| row.get(0))?;
+    if next.cast_unsigned() as usize + added.len() > LANES_MAX {
+        let obstacle = Obstacle::TooManyColumns { count };
+        return Err(TrackError::Refused {
+            table: table.name,
+            obstacle,
+        });
+    }
+    let mut version = None;
+    for (lane, column) in (next..).zip(added) {
+        let insert = "INSERT INTO syncline_columns(table_id, lane, name) VALUES(?1, ?2, ?3)";
+        conn.prepare_cached(insert)?
+            .execute(params![table.id, lane, column.name])?;
+        // Rows hold the default, which every replica fills in alike and which loses to anything
+        // that was written, or what was written to the column before anybody looked.
+        let rows = Lane {
+            table_id: table.id,
+            lane: ROW,
+        };
+        for range in clocks::all(conn, rows)? {
+            let lane = Lane {
+                table_id: table.id,
+                lane,
+            };
+            clocks::set(conn, lane, &range.first, &range.last, Clock::UNWRITTEN)?;
+        }
+        let default = column.default.as_deref().unwrap_or("NULL");
+        let (name, column) = (table.quoted(), quoted(&column.name));
+        let key = if table.kind == KeyKind::Packed {
+            table.key_list()
+        } else {
+            table.rowid.clone()
+        };
+        let written = format!("SELECT {key} FROM main.{name} WHERE {column} IS NOT ({default})");
+        let mut statement = conn.prepare(&written)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let key = match table.kind {
+                KeyKind::Packed => {
+                    RowKey::Packed(pack_key(&key_from(row, 0, table.key_columns.len())?))
+                }
+                KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(0)?),
+            };
+            let version = match version {
+                Some(version) => version,
+                None => *version.insert(tick(conn, now_unix_ms)?.version),
+            };
+            let clock = Clock {
+                site: OWN,
+                version,
+                causal_length: 0,
+            };
+            clocks::set(
+                conn,
+                Lane {
+                    table_id: table.id,
+                    lane,
+                },
+                &key,
+                &key,
+                clock,
+            )?;
+        }
+    }
+    let (id, name) = (table.id, table.name.clone());
+    let table = Table::read(conn, id, &name)?.ok_or(TrackError::NotTracked { table: name })?;
+    conn.execute_batch(&capture::renew(&table))?;
+    parked::replay(conn, &table.name)?;
+    Ok(table)
+}
+
+/// Makes a tracked table an ordinary one again. Its rows stay, here and on other replicas.
+///
+/// # Errors
+///
+/// [`TrackError::NotTracked`], or if SQLite fails.
+pub fn untrack(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<(), TrackError> {
+    let not_tracked = || TrackError::NotTracked {
+        table: name.to_owned(),
+    };
+    if !is_prepared(conn)? {
+        return Err(not_tracked());
+    }
+    in_savepoint(conn, || {
+        fold(conn, now_unix_ms)?;
+        let id = id_of(conn, name)?.ok_or_else(not_tracked)?;
+        forget(conn, id)?;
+        Ok(())
+    })
+}
+
+fn forget(conn: &Connection, id: i64) -> rusqlite::Result<()> {
+    conn.execute_batch(&capture::end(id))?;
+    for shadow in ["syncline_clocks", "syncline_columns"] {
+        conn.execute(&format!("DELETE FROM {shadow} WHERE table_id = ?1"), [id])?;
+    }
+    conn.execute("DELETE FROM syncline_tables WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+/// Makes the database an ordinary one again: every table keeps its rows, and nothing of Syncline
+/// is left in the schema.
+///
+/// # Errors
+///
+/// If SQLite fails or a later program wrote the shadow tables.
+pub fn leave(conn: &Connection) -> Result<(), TrackError> {
+    if !is_prepared(conn)? {
+        return Ok(());
+    }
+    in_savepoint(conn, || {
+        let ids = "SELECT id FROM syncline_tables";
+        let ids: Vec<i64> = conn
+            .prepare(ids)?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for id in ids {
+            forget(conn, id)?;
+        }
+        conn.flush_prepared_statement_cache();
+        conn.execute_batch(
+            "DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;
+             DROP TABLE syncline_parked; DROP TABLE syncline_sites; DROP TABLE syncline_meta;",
+        )?;
+        Ok(())
+    })
+}
+
+fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Option<Obstacle>> {
+    let lower = info.name.to_ascii_lowercase();
+    if lower.starts_with("sqlite_") || lower.starts_with("syncline_") {
+        return Ok(Some(Obstacle::Reserved));
+    }
+    let key = info.key_columns();
+    if key.is_empty() {
+        return Ok(Some(Obstacle::NoPrimaryKey));
+    }
+    let count = info
+        .columns
+        .iter()
+        .filter(|c| c.key_position == 0 && !c.is_generated)
+        .count();
+    if count > LANES_MAX || key.len() > usize::from(u8::MAX) {
+        return Ok(Some(Obstacle::TooManyColumns { count }));
+    }
+    let unique = "SELECT group_concat(name, ', ') FROM (
+        SELECT l.name AS index_name, i.name AS name
+        FROM pragma_index_list(?1, 'main') AS l, pragma_index_info(l.name, 'main') AS i
+        WHERE l.\"unique\" AND l.origin <> 'pk') GROUP BY index_name LIMIT 1";
+    let columns = conn
+        .prepare_cached(unique)?
+        .query_one([&info.name], |row| row.get(0))
+        .optional()?;
+    if let Some(columns) = columns {
+        return Ok(Some(Obstacle::Unique { columns }));
+    }
+    let null = key
+        .iter()
+        .map(|column| format!("{} IS NULL", quoted(&column.name)));
+    let null = crate::table::list(null, " OR ");
+    let count = format!(
+        "SELECT count(*) FROM main.{} WHERE {null}",
+        quoted(&info.name)
+    );
+    let count = conn.query_row(&count, [], |row| row.get(0))?;
+    Ok((count > 0).then_some(Obstacle::NullInKey { count }))
+}
+
+fn limits(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Vec<Limit>> {
+    let parents = "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1, 'main') ORDER BY 1";
+    let mut statement = conn.prepare_cached(parents)?;
+    let parents = statement.query_map([&info.name], |row| row.get(0))?;
+    let parents = parents.map(|parent| Ok(Limit::ForeignKey { parent: parent? }));
+    let mut limits = parents.collect::<rusqlite::Result<Vec<_>>>()?;
+    let key = info.key_columns();
+    if let [column] = key[..]
+        && info.key_kind(conn)? == KeyKind::Integer
+    {
+        limits.push(Limit::CountedKey {
+            column: column.name.clone(),
+        });
+    }
+    let sql = "SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1";
+    let sql: String = conn
+        .prepare_cached(sql)?
+        .query_one([&info.name], |row| row.get(0))?;
+    if sql.to_ascii_uppercase().contains("CHECK") {
+        limits.push(Limit::Check);
+    }
+    Ok(limits)
+}
