@@ -31,7 +31,8 @@ use file::{FileName, TempFile, at, remove, sync_directory};
 use crate::code::Slot;
 use crate::manifest::{Manifest, SnapshotId};
 
-/// The symbol store of one directory. Clones are the same store.
+/// The symbol store of one directory. Clones are the same store, and it stays open as long
+/// as one of them, a writer or a draft lives.
 #[derive(Clone, Debug)]
 pub struct SymbolStore {
     shared: Arc<Shared>,
@@ -92,12 +93,13 @@ pub enum PutError {
 #[derive(Debug)]
 struct Shared {
     directory: PathBuf,
-    /// Held, not used: the lock on it ends when it is closed.
-    _lock: File,
     /// Numbers the unfinished files.
     numbers: AtomicU64,
     findings: Vec<scan::Finding>,
     state: Mutex<State>,
+    /// Held, not used: the lock on it ends when it is closed. It is closed last, so that the
+    /// next to open finds a closed catalogue.
+    _lock: File,
 }
 
 /// What the directory holds. Names in it change only while this is locked.

@@ -29,11 +29,25 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        if let Some(version) = bytes.first_mut() {
-            *version = 1;
+    fn whatever_decodes_is_its_one_encoding(
+        object_bytes in 0..40_000_u64,
+        tail in proptest::collection::vec(any::<u8>(), 0..1_000),
+        alter in proptest::option::of((0..15_usize, any::<u8>())),
+        blocks in proptest::option::of(0..5_usize),
+    ) {
+        let mut bytes = manifest().encode();
+        bytes.truncate(7);
+        bytes.extend(object_bytes.to_le_bytes());
+        bytes.extend(tail);
+        if let Some(blocks) = blocks {
+            bytes.resize(HEADER_BYTES + blocks * 6 * 32, 0);
         }
-        prop_assert!(Manifest::decode(&bytes).is_err());
+        if let Some((at, byte)) = alter {
+            bytes[at] = byte;
+        }
+        if let Ok(manifest) = Manifest::decode(&bytes) {
+            prop_assert_eq!(manifest.encode(), bytes);
+        }
     }
 }
 
@@ -119,10 +133,10 @@ fn the_id_is_that_of_format_1() {
         manifest.id().to_string(),
         "ea59dce3e89bb6658c9e7fafa0f86ddb4b37eae4d29199c486d137f9c6e68b1d"
     );
-    assert_eq!(
-        SnapshotId::from_hex(&manifest.id().to_string()),
-        Some(manifest.id())
-    );
+    let name = manifest.id().to_string();
+    assert_eq!(SnapshotId::from_hex(&name), Some(manifest.id()));
+    assert_eq!(SnapshotId::from_hex(&name.to_uppercase()), None);
+    assert_eq!(SnapshotId::from_hex(&name[1..]), None);
 }
 
 #[test]

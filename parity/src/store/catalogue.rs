@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::{HeldSlice, SliceCondition};
 use crate::code::Slot;
@@ -17,6 +19,11 @@ use crate::manifest::SnapshotId;
 const CACHE_BYTES: u64 = 16 << 20;
 
 const KEY_BYTES: usize = 32 + 1;
+
+/// The wait between two attempts to open the catalogue, and the most of them: together half
+/// a second, after which rebuilding is quicker than waiting.
+const OPEN_RETRY: Duration = Duration::from_millis(5);
+const OPEN_RETRIES_MAX: u32 = 100;
 
 pub(super) type Entries = BTreeMap<(SnapshotId, Slot), HeldSlice>;
 
@@ -103,12 +110,21 @@ fn guard<T>(call: impl FnOnce() -> Result<T, Doubt>) -> Result<T, Doubt> {
 }
 
 fn open(path: &Path) -> Result<(sled::Db, Entries), Doubt> {
-    let db = sled::Config::new()
+    let config = sled::Config::new()
         .path(path)
         .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(None)
-        .open()
-        .map_err(|_| Doubt)?;
+        .flush_every_ms(None);
+    let mut opened = config.open();
+    // A thread inside sled keeps a closed database locked for a moment. Nobody else can have
+    // it: the store's own lock is held.
+    for _ in 0..OPEN_RETRIES_MAX {
+        if !matches!(opened, Err(sled::Error::Io(_))) {
+            break;
+        }
+        thread::sleep(OPEN_RETRY);
+        opened = config.open();
+    }
+    let db = opened.map_err(|_| Doubt)?;
     let mut entries = Entries::new();
     for entry in db.iter() {
         let (key, value) = entry.map_err(|_| Doubt)?;
@@ -154,4 +170,18 @@ fn parse(key: &[u8], value: &[u8]) -> Option<((SnapshotId, Slot), HeldSlice)> {
         condition,
     };
     Some(((SnapshotId(*snapshot), Slot(slot)), slice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_inside_sled_costs_the_catalogue_and_nothing_else() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (mut catalogue, _, _) = Catalogue::open(directory.path().join("catalogue"));
+        catalogue.update(|_| panic!("as sled does on a damaged page"));
+        assert!(catalogue.db.is_none() && !catalogue.path.exists());
+        catalogue.remove((SnapshotId([0; 32]), Slot(0)));
+    }
 }

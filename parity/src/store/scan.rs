@@ -17,7 +17,7 @@ use crate::manifest::SnapshotId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finding {
-    /// The catalogue was missing or unreadable and was made anew from the slice files.
+    /// The catalogue was missing, empty or unreadable and was made anew from the slice files.
     CatalogueRebuilt,
     /// A file that a crash left unfinished was removed.
     UnfinishedRemoved,
@@ -60,11 +60,10 @@ pub(super) struct Listing {
 
 /// Lists the directory, sweeps what crashes left, and brings the catalogue up to date.
 pub(super) fn scan(directory: &Path) -> Result<(Listing, Catalogue), FileError> {
-    let path = FileName::Catalogue.path(directory);
-    let missing = !path.exists();
-    let (mut catalogue, known, deleted) = Catalogue::open(path);
+    let (mut catalogue, known, deleted) = Catalogue::open(FileName::Catalogue.path(directory));
     let mut listing = list(directory, &known)?;
-    if deleted || (missing && !listing.slices.is_empty()) {
+    // sled also opens a database that lost its head or its tail, and calls it empty.
+    if deleted || (known.is_empty() && !listing.slices.is_empty()) {
         listing.findings.push(Finding::CatalogueRebuilt);
     }
     if known != listing.slices {

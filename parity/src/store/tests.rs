@@ -538,6 +538,13 @@ fn removing_a_snapshot_gives_its_bytes_back_and_spares_the_others() {
     let other = Coded::new(small_code(), 5_000);
     store.put_manifest(&other.manifest, b"").expect("puts");
     write_slice(&store, &other, Slot(1));
+    assert!(store.slices(other.manifest.id()).into_keys().eq([Slot(1)]));
+    assert!(
+        store
+            .slices(filled.snapshot)
+            .into_keys()
+            .eq(small_code().slots())
+    );
     store.remove(other.manifest.id()).expect("removes");
     store.remove(other.manifest.id()).expect("removes nothing");
     assert_eq!(store.usage_bytes(), before);
