@@ -47,6 +47,10 @@ pub(crate) enum AdmissionError {
     /// The peer went away; half of all simultaneous dials end like this, so it is no offence.
     #[error("the connection closed before admission was complete")]
     Interrupted,
+    /// The peer ended the stream before it had agreed to speak the protocol: it went away, or it
+    /// does not know it.
+    #[error("the peer did not agree to the admission protocol")]
+    Declined,
 }
 
 #[derive(Clone, Copy)]

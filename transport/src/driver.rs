@@ -265,3 +265,6 @@ impl Driver {
         gossip.report_message_validation_result(&ticket.id, &ticket.from, acceptance);
     }
 }
+
+#[cfg(test)]
+mod tests;

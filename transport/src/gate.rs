@@ -32,8 +32,8 @@ const PENALTY_FIRST: Duration = Duration::from_secs(1);
 const PENALTY_MAX: Duration = Duration::from_secs(60);
 /// How many offenders are remembered. Identities are free, so this only keeps the map small.
 const OFFENDERS_MAX: usize = 1024;
-/// How long a peer that was refused may take to read why.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a peer that was refused may take to read why, and one that leaves to be gone.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// A peer that was turned away, and why.
 #[derive(Debug, Clone, Copy)]
@@ -98,9 +98,17 @@ impl Gate {
         }
         let nonce = nonce()?;
         let admission = self.admit(peer, &mut muxer, point.to_endpoint(), nonce);
-        let result = timeout(self.shared.deadline, admission)
+        let mut result = timeout(self.shared.deadline, admission)
             .await
             .unwrap_or(Err(Refusal::Deadline.into()));
+        if let Err(AdmissionError::Declined) = result {
+            // A peer that turns us away, or has found a faster connection, closes this one.
+            let left = timeout(FAREWELL, poll_fn(|cx| closed(&mut muxer, cx))).await;
+            result = Err(match left {
+                Ok(()) => AdmissionError::Interrupted,
+                Err(_) => Refusal::Malformed.into(),
+            });
+        }
         if let Err(AdmissionError::Refused(reason)) = result {
             self.penalize(peer, reason);
             if point.is_listener() {
@@ -202,6 +210,7 @@ fn negotiation(error: NegotiationError) -> AdmissionError {
         NegotiationError::ProtocolError(multistream_select::ProtocolError::IoError(_)) => {
             AdmissionError::Interrupted
         }
+        NegotiationError::Failed => AdmissionError::Declined,
         _ => Refusal::Malformed.into(),
     }
 }
@@ -300,6 +309,23 @@ mod tests {
         assert!(!list.is_closed(peer, now + PENALTY_FIRST * 2));
         (0..100).for_each(|_| list.penalize(peer, now));
         assert!(!list.is_closed(peer, now + PENALTY_MAX));
+    }
+
+    #[tokio::test]
+    async fn a_blocked_peer_stays_out_until_it_is_unblocked() {
+        let (refused, _events) = mpsc::channel(1);
+        let gate = Gate::new(
+            PeerId::random(),
+            AdmissionKey([0; 32]),
+            PENALTY_MAX,
+            refused,
+        );
+        let (peer, now) = (PeerId::random(), Instant::now());
+        gate.block(peer);
+        gate.penalize(peer, Refusal::Malformed);
+        assert!(gate.list().is_closed(peer, now + PENALTY_MAX * 2));
+        gate.unblock(peer);
+        assert!(!gate.list().is_closed(peer, now));
     }
 
     #[tokio::test]

@@ -126,8 +126,16 @@ async fn a_blocked_peer_is_dropped_and_refused_both_ways_until_it_is_unblocked()
         assert!(error.is_err());
 
         a.network.unblock(b.peer()).await.unwrap();
-        a.up(b.peer()).await;
-        b.up(a.peer()).await;
+        let peers = [a.peer(), b.peer()];
+        for (node, other) in [(&mut a, peers[1]), (&mut b, peers[0])] {
+            node.until(|event| match event {
+                // To be turned away is no offence of either.
+                Event::Refused { .. } => panic!("{event:?}"),
+                Event::PeerUp { peer } => (peer == other).then_some(()),
+                _ => None,
+            })
+            .await;
+        }
     }
 }
 
