@@ -214,7 +214,10 @@ impl Folding<'_> {
             // A rowid may be taken by another row since; its notes say what was written there.
             self.forget_cells(&was_at)?;
             let life = clocks::at(self.conn, self.lane(LIFE), &life_key)?;
-            if now_at.is_some() || (!was_known && life.is_none()) {
+            // A row that REPLACE moved is known under its former rowid, of which nothing is noted.
+            // So where rows can move every deletion is told, even of a row nobody else heard of.
+            let is_known = was_known || life.is_some() || self.table.kind == KeyKind::Rowid;
+            if now_at.is_some() || !is_known {
                 continue;
             }
             let lived = life.map_or(CausalLength::FIRST, |clock| length(&clock));

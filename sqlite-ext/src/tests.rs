@@ -241,6 +241,30 @@ fn every_way_to_write_is_captured() {
 }
 
 #[test]
+fn a_deletion_is_told_whatever_became_of_the_rowid_since_the_last_fold() {
+    for (kind, schema) in ALL_KINDS {
+        for steps in [
+            // REPLACE gives the row another rowid, and says nothing of the one it had.
+            "REPLACE INTO t(id) VALUES('2'); DELETE FROM t WHERE id = '2'",
+            // Another row takes the rowid, and goes too.
+            "DELETE FROM t WHERE id = '2'; INSERT INTO t(id) VALUES('1'); DELETE FROM t",
+            "DELETE FROM t WHERE id = '2'; INSERT INTO t(id) VALUES('3'); DELETE FROM t",
+            "UPDATE t SET id = '1'; DELETE FROM t",
+            "UPDATE t SET id = '3'; UPDATE t SET id = '1'; DELETE FROM t",
+        ] {
+            let mut a = replica(schema, &["t"]);
+            a.run("INSERT INTO t(id) VALUES('2')");
+            let mut b = replica("", &[]);
+            b.pull(&a);
+            assert_eq!(b.rows("SELECT id FROM t"), ["2"], "{kind}");
+            a.run(steps);
+            b.pull(&a);
+            assert_eq!(b.rows("SELECT id FROM t"), [""; 0], "{kind}: {steps}");
+        }
+    }
+}
+
+#[test]
 fn what_a_program_without_the_extension_wrote_is_folded_later() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("app.db");
