@@ -1,1 +1,6 @@
+//! All tests of the whole, in one binary: linking many costs minutes.
 
+mod convergence;
+mod extension;
+mod harness;
+mod tidy;
