@@ -1,4 +1,4 @@
-//! The sync conversation between two peers, as a pure state machine: no I/O, no clock, no randomness.
+//! The sync conversation between two peers, as a pure state machine without I/O or clock.
 //!
 //! Each side tells its version vector ("heads") at the start, on every advance, and at intervals;
 //! between full tellings only what advanced, with a digest of the whole, by which the other side
@@ -17,6 +17,9 @@ mod message;
 mod pull;
 mod serve;
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+mod message_tests;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests;
@@ -144,9 +147,10 @@ enum Next {
 
 /// One side of the conversation with one peer, for as long as one link lasts.
 ///
-/// **The one law: never wait before [`Session::poll`] has answered [`Output::Wait`].** Call it again
-/// and again and do what it says; only after `Wait` may the next frame, grant, tick or advance be
-/// waited for and handed to [`Session::handle`]. `Read` and `Store` are answered at once.
+/// **The one law: never wait before [`Session::poll`] has answered [`Output::Wait`].**
+/// Call it again and again and do what it says; only after `Wait` may the next frame, grant, tick
+/// or advance be waited for and handed to [`Session::handle`].
+/// `Read` and `Store` are answered at once.
 ///
 /// Both sides begin with a new session on a new link. After an error, or when the link is gone, the
 /// session is dropped, and with it the turn it may have had.

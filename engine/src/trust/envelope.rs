@@ -6,7 +6,6 @@
 
 use chacha20poly1305::aead::inout::InOutBuf;
 use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
-use ed25519_dalek::{Signature, VerifyingKey};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -15,7 +14,7 @@ use super::header::{
     ENVELOPE_BYTES_MAX, ENVELOPE_BYTES_MIN, EnvelopeId, HEADER_BYTES, Header, Kind, NONCE_BYTES,
     NextPosition, PLAINTEXT_BYTES_MAX, SIGNATURE_BYTES, Seq, TAG_BYTES,
 };
-use super::identity::{Identity, PublicKey};
+use super::identity::{Identity, PublicKey, SignatureError};
 use super::padding::{PADDED_BYTES_MIN, padded_bytes};
 use super::secret::{DatabaseId, EpochKey, KeyId};
 
@@ -242,23 +241,17 @@ pub fn seal(sealing: &Sealing<'_>, payload: &[u8]) -> Result<VerifiedEnvelope, E
 pub fn verify(bytes: Vec<u8>, database: &DatabaseId) -> Result<VerifiedEnvelope, EnvelopeError> {
     let envelope = VerifiedEnvelope::assume_verified(bytes, database)?;
     let author = envelope.header.author;
-    let key =
-        VerifyingKey::from_bytes(&author.0).map_err(|_| EnvelopeError::InvalidAuthor { author })?;
-    if key.is_weak() {
-        return Err(EnvelopeError::WeakAuthor { author });
-    }
     let signature = envelope
         .bytes
         .last_chunk()
         .expect("parsing checked the length");
-    // The strict check, one by one: the lenient and the batched one accept some signatures that
-    // others refuse, and then replicas would disagree (Chalkias, Garillot, Nikolaenko, "Taming the
-    // Many EdDSAs", 2020).
-    key.verify_strict(
-        &signed_message(&envelope.id),
-        &Signature::from_bytes(signature),
-    )
-    .map_err(|_| EnvelopeError::BadSignature { author })?;
+    author
+        .verify(&signed_message(&envelope.id), signature)
+        .map_err(|error| match error {
+            SignatureError::InvalidKey { .. } => EnvelopeError::InvalidAuthor { author },
+            SignatureError::WeakKey { .. } => EnvelopeError::WeakAuthor { author },
+            SignatureError::Mismatch { .. } => EnvelopeError::BadSignature { author },
+        })?;
     Ok(envelope)
 }
 

@@ -75,7 +75,10 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics(mut noise in prop::collection::vec(any::<u8>(), 460..700), cut in 0..700_usize) {
+    fn noise_never_panics(
+        mut noise in prop::collection::vec(any::<u8>(), 460..700),
+        cut in 0..700_usize,
+    ) {
         noise[..4].copy_from_slice(&[1, 1, 1, 0]);
         noise.truncate(cut);
         prop_assert!(verify(noise, &DATABASE).is_err());
@@ -119,10 +122,10 @@ fn every_truncation_is_refused() {
     let sealed = Story::new().sealed(&[9; 400]);
     for end in 0..sealed.len() {
         let refused = verify(sealed[..end].to_vec(), &DATABASE);
-        let named = matches!(
-            refused,
-            Err(EnvelopeError::TooShort { .. } | EnvelopeError::WrongLength { .. })
-        );
+        let named = match end < ENVELOPE_BYTES_MIN {
+            true => matches!(refused, Err(EnvelopeError::TooShort { bytes }) if bytes == end),
+            false => matches!(refused, Err(EnvelopeError::WrongLength { .. })),
+        };
         assert!(named, "{end}: {refused:?}");
     }
 }
@@ -477,8 +480,7 @@ fn the_largest_payload_passes_and_one_byte_more_does_not() {
     ));
     let sealed = seal(&story.sealing(), &payload[1..]).unwrap();
     assert_eq!(sealed.bytes().len(), ENVELOPE_BYTES_MAX);
-    let verified = verify(sealed.into_bytes(), &DATABASE).unwrap();
-    assert_eq!(verified.open(&story.key).unwrap().len(), PAYLOAD_BYTES_MAX);
+    assert!(verify(sealed.into_bytes(), &DATABASE).is_ok());
 }
 
 #[test]

@@ -76,6 +76,9 @@ impl PublicKey {
         if key.is_weak() {
             return Err(SignatureError::WeakKey { signer });
         }
+        // The strict check, one by one: the lenient and the batched one accept some signatures that
+        // others refuse, and then replicas would disagree (Chalkias, Garillot, Nikolaenko, "Taming
+        // the Many EdDSAs", 2020).
         key.verify_strict(message, &Signature::from_bytes(signature))
             .map_err(|_| SignatureError::Mismatch { signer })
     }

@@ -1,4 +1,4 @@
-//! Key files that others can reach, that are links, cut short, damaged or something else.
+//! Key files that others can reach, are links, cut short or damaged; signatures of two meanings.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -80,7 +80,11 @@ fn a_file_that_others_can_reach_is_refused() {
     for mode in [0o644, 0o640, 0o604, 0o620, 0o602, 0o610, 0o601] {
         set_mode(&path, mode);
         let refused = Identity::load(&path);
-        let named = matches!(&refused, Err(KeyFileError::OpenToOthers { mode: found, .. }) if *found == mode);
+        let found = match &refused {
+            Err(KeyFileError::OpenToOthers { mode, .. }) => Some(*mode),
+            _ => None,
+        };
+        let named = found == Some(mode);
         assert!(named, "{mode:o}: {refused:?}");
     }
     set_mode(&path, 0o400);
@@ -198,4 +202,22 @@ fn a_database_secret_comes_back_from_its_file_and_is_no_identity() {
         matches!(refused, Err(KeyFileError::WrongKind { .. })),
         "{refused:?}"
     );
+}
+
+#[test]
+fn a_signature_that_only_lenient_checks_accept_is_refused() {
+    // R is the neutral element and S = k * a (RFC 8032, section 5.1.6, with r = 0): the equation
+    // holds, and the same R and S would be accepted by `verify` of most libraries.
+    let signature = [
+        1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0x95, 0xc0, 0xfd, 0xcc, 0x54, 0xfc, 0xca, 0xd1, 0xf2, 0xb8, 0xbc, 0x9b, 0x96, 0xaa,
+        0x68, 0x37, 0xc8, 0x2f, 0x86, 0x34, 0x9e, 0x65, 0x76, 0xad, 0x29, 0xca, 0x3e, 0xce, 0x7b,
+        0x7e, 0xa9, 0x05,
+    ];
+    let signer = Identity::from_secret(&[1; 32]).public_key();
+    let lenient = ed25519_dalek::VerifyingKey::from_bytes(&signer.0).unwrap();
+    let form = ed25519_dalek::Signature::from_bytes(&signature);
+    assert!(ed25519_dalek::Verifier::verify(&lenient, b"message", &form).is_ok());
+    let refused = signer.verify(b"message", &signature);
+    assert_eq!(refused, Err(SignatureError::Mismatch { signer }));
 }

@@ -1,6 +1,6 @@
-//! Stores secrets in small files that only their owner can read, and refuses those that others can.
+//! Stores secrets in small files that only their owner can read; refuses those that others can.
 //!
-//! A file is magic (8 bytes), version (1), payload (fixed size), checksum (16, BLAKE3 of all before).
+//! A file is magic (8 bytes), version (1), payload (fixed size) and a checksum (16, BLAKE3).
 //! It appears whole or not at all: it is written under another name, flushed, and linked.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -68,7 +68,7 @@ pub enum KeyFileError {
     },
     /// Other users may read or change the file.
     #[error(
-        "`{}` has mode {mode:04o}, so others can reach the key; run `chmod 600` on it if nobody has",
+        "`{}` has mode {mode:04o}, so others can read the key; if nobody has, run `chmod 600`",
         path.display()
     )]
     OpenToOthers {

@@ -1,4 +1,4 @@
-//! A database's name and its secrets: the genesis record, the epoch key, and what follows from them.
+//! A database's name and its secrets: the genesis record, the epoch key and what is derived.
 
 use std::fmt;
 use std::path::Path;

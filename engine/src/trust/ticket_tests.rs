@@ -94,7 +94,8 @@ fn every_change_of_one_character_is_refused() {
     let text = ticket().to_text();
     for at in 0..text.len() {
         for other in (b' '..=b'~').map(char::from).chain(['é', '\n', '\0']) {
-            if text[at..].starts_with(other) {
+            // Every character somewhere, every place with many characters.
+            if text[at..].starts_with(other) || !(at + other as usize).is_multiple_of(6) {
                 continue;
             }
             let changed = format!("{}{other}{}", &text[..at], &text[at + 1..]);
