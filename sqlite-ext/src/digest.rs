@@ -3,11 +3,12 @@
 use rusqlite::Connection;
 use syncline_crdt::{CausalLength, Digest, RowHasher};
 
+use crate::FoldError;
 use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
+use crate::fold::read_folded;
 use crate::rows;
 use crate::shadow::{Sites, is_prepared};
 use crate::table::{KeyKind, RowKey, Table};
-use crate::{FoldError, fold};
 
 /// Returns the hash of all live rows of all tracked tables with their clocks: equal on replicas
 /// that have seen the same changes, in whatever order. Folds first.
@@ -16,16 +17,17 @@ use crate::{FoldError, fold};
 ///
 /// If SQLite fails.
 pub fn digest(conn: &Connection, now_unix_ms: u64) -> Result<Digest, FoldError> {
-    fold(conn, now_unix_ms)?;
-    let mut digest = Digest::default();
-    if !is_prepared(conn)? {
-        return Ok(digest);
-    }
-    let sites = Sites::load(conn)?;
-    for table in Table::all(conn)? {
-        add_table(conn, &sites, &table, &mut digest)?;
-    }
-    Ok(digest)
+    read_folded(conn, now_unix_ms, || {
+        let mut digest = Digest::default();
+        if !is_prepared(conn)? {
+            return Ok(digest);
+        }
+        let sites = Sites::load(conn)?;
+        for table in Table::all(conn)? {
+            add_table(conn, &sites, &table, &mut digest)?;
+        }
+        Ok(digest)
+    })
 }
 
 fn add_table(

@@ -10,9 +10,10 @@ use syncline_crdt::{
 };
 
 use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
-use crate::shadow::{OWN, OpenError, Sites, is_prepared, version_from, version_to};
+use crate::fold::read_folded;
+use crate::shadow::{OWN, OpenError, Sites, in_snapshot, is_prepared, version_from, version_to};
 use crate::table::{RowKey, Table};
-use crate::{FoldError, fold, parked, rows, schema, track};
+use crate::{FoldError, parked, rows, schema, track};
 
 /// Why changes cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +46,10 @@ pub fn export(
     since: &VersionVector,
     now_unix_ms: u64,
 ) -> Result<Changeset, ExportError> {
-    fold(conn, now_unix_ms)?;
+    read_folded(conn, now_unix_ms, || read_since(conn, since))
+}
+
+fn read_since(conn: &Connection, since: &VersionVector) -> Result<Changeset, ExportError> {
     if !is_prepared(conn)? {
         return Err(ExportError::NothingTracked);
     }
@@ -71,12 +75,23 @@ pub fn export(
 }
 
 /// Returns this replica's own changes after `after`, whole versions up to about `rows_max` rows (at
-/// least one version); `None` if there are none. Does not fold.
+/// least one version); `None` if there are none.
+///
+/// Does not fold. Where others may write, fold in the same transaction before: a value that was
+/// written since the last fold would be read under the stamp of the write before it.
 ///
 /// # Errors
 ///
 /// If SQLite fails.
 pub fn export_own(
+    conn: &Connection,
+    after: Hlc,
+    rows_max: u64,
+) -> Result<Option<Changeset>, ExportError> {
+    in_snapshot(conn, || read_own(conn, after, rows_max))
+}
+
+fn read_own(
     conn: &Connection,
     after: Hlc,
     rows_max: u64,

@@ -12,7 +12,7 @@ use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
 use crate::capture::{DELETED, WHOLE};
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::rows::{self, key_from};
-use crate::shadow::{OWN, in_savepoint, is_prepared, tick};
+use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick};
 use crate::table::{KeyKind, RowKey, Table};
 use crate::track::{TrackError, refresh};
 
@@ -67,6 +67,26 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
         }
         Ok(version)
     })
+}
+
+/// Folds, then reads one state of the database in which nothing is pending: what others write
+/// meanwhile is not seen, so that no value is read under the stamp of an earlier write, and no
+/// transaction in part.
+pub(crate) fn read_folded<T, E: From<FoldError> + From<rusqlite::Error>>(
+    conn: &Connection,
+    now_unix_ms: u64,
+    read: impl Fn() -> Result<T, E>,
+) -> Result<T, E> {
+    loop {
+        fold(conn, now_unix_ms)?;
+        let found = in_snapshot(conn, || {
+            let is_folded = !is_prepared(conn).map_err(FoldError::from)? || !has_work(conn)?;
+            is_folded.then(&read).transpose()
+        })?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
 }
 
 /// Whether anything is pending, or a table has columns that are not tracked: looked up without

@@ -1,6 +1,6 @@
 //! The tables Syncline keeps beside the user's: who we are, what is tracked, what we have seen.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 use syncline_crdt::{Hlc, SiteId, Stamp, VersionVector};
 
 /// The version of the shadow tables; `docs/storage.md` describes it.
@@ -139,6 +139,23 @@ pub(crate) fn in_savepoint<T, E: From<rusqlite::Error>>(
             result.and(Err(error.into()))
         }
     }
+}
+
+/// Runs `body`, which only reads, on one state of the database.
+pub(crate) fn in_snapshot<T, E: From<rusqlite::Error>>(
+    conn: &Connection,
+    body: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    match conn.execute_batch("SAVEPOINT syncline_read") {
+        Ok(()) => {}
+        // A savepoint takes no lock. It is refused inside a statement that writes, as in
+        // `INSERT INTO outbox SELECT syncline_export()`, which nobody else can write beside.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => return body(),
+        Err(error) => return Err(error.into()),
+    }
+    let result = body();
+    conn.execute_batch("RELEASE syncline_read")?;
+    result
 }
 
 /// Returns this replica's name, 16 bytes made once for the file.

@@ -636,3 +636,20 @@ fn the_sql_functions_do_the_same() {
         "t is an ordinary table again"
     );
 }
+
+#[test]
+fn an_export_may_be_written_to_a_table_by_the_statement_that_makes_it() {
+    let mut a = replica(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE outbox(changes)",
+        &["t"],
+    );
+    a.run("INSERT INTO t VALUES(1, 'x')");
+    a.run("INSERT INTO outbox SELECT syncline_export()");
+    let blob = a
+        .conn
+        .query_row("SELECT changes FROM outbox", [], |row| row.get(0));
+    let blob: Vec<u8> = blob.expect("the export");
+    let b = replica("", &[]);
+    import(&b.conn, &blob, a.now).expect("import");
+    assert_eq!(b.rows("SELECT a FROM t"), ["x"]);
+}
