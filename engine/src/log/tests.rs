@@ -138,6 +138,15 @@ fn own_envelopes_and_their_cursor_are_stored_together() {
 }
 
 #[test]
+fn an_own_envelope_counts_as_applied_from_the_first_one_on() {
+    let (_directory, _path, mut log) = new_log();
+    let mut author = Author::new(1);
+    log.append_own(&author.write(1), &[]).unwrap();
+    assert_eq!(log.unapplied(usize::MAX).unwrap(), []);
+    assert_eq!(log.settled_heads().unwrap(), log.heads().unwrap());
+}
+
+#[test]
 fn a_batch_of_own_envelopes_is_stored_whole_or_not_at_all() {
     let (_directory, _path, mut log) = new_log();
     let mut author = Author::new(1);

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod network;
+mod pulling;
 
 use std::collections::BTreeSet;
 

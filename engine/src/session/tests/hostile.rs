@@ -10,7 +10,7 @@ use crate::session::*;
 use crate::trust::{PublicKey, StreamId};
 
 /// Drives a session until it waits; returns what it wanted done.
-fn drain(session: &mut Session) -> Vec<Output> {
+pub(super) fn drain(session: &mut Session) -> Vec<Output> {
     let mut outputs = Vec::new();
     loop {
         match session.poll() {
@@ -23,12 +23,12 @@ fn drain(session: &mut Session) -> Vec<Output> {
     }
 }
 
-fn send(session: &mut Session, message: &Message) -> Result<Vec<Output>, SessionError> {
+pub(super) fn send(session: &mut Session, message: &Message) -> Result<Vec<Output>, SessionError> {
     session.handle(Input::Frame(message.encode()), 0)?;
     Ok(drain(session))
 }
 
-fn heads(entries: &[(StreamRef, u64)]) -> Heads {
+pub(super) fn heads(entries: &[(StreamRef, u64)]) -> Heads {
     entries
         .iter()
         .map(|(stream, seq)| (*stream, Seq::new(*seq).unwrap()))
@@ -36,7 +36,7 @@ fn heads(entries: &[(StreamRef, u64)]) -> Heads {
 }
 
 /// A session with a turn, whose question 1 asks for stream (1, 1) from the start.
-fn pulling() -> Session {
+pub(super) fn pulling() -> Session {
     let mut session = Session::new(Heads::default(), 0);
     drain(&mut session);
     let claimed = heads(&[(stream(1, 1), 1_000)]);
@@ -54,7 +54,7 @@ fn pulling() -> Session {
     session
 }
 
-fn envelopes(round: u64, index: u64) -> Message {
+pub(super) fn envelopes(round: u64, index: u64) -> Message {
     let envelopes = vec![fake_envelope(&stream(1, 1), 1, 500)];
     Message::Envelopes {
         at: DataIndex { round, index },
@@ -62,7 +62,7 @@ fn envelopes(round: u64, index: u64) -> Message {
     }
 }
 
-fn part(index: u64, hash: [u8; 32], part: u32, count: u32, bytes: usize) -> Message {
+pub(super) fn part(index: u64, hash: [u8; 32], part: u32, count: u32, bytes: usize) -> Message {
     let part = Part {
         hash,
         part,
