@@ -39,6 +39,7 @@ const FOLDERS: [&str; 8] = [
     "transport",
 ];
 
+const THIS: &str = "tests/tidy.rs";
 const FILE_LINES_MAX: usize = 600;
 const TESTS_LINES_MAX: usize = 1_000;
 
@@ -175,7 +176,10 @@ const SIGN_LINES: usize = 6;
 
 #[test]
 fn every_door_to_the_outside_has_its_sign() {
-    for (path, text) in sources() {
+    let mut sources = sources();
+    // This file names what it looks for.
+    sources.remove(THIS);
+    for (path, text) in sources {
         let lines: Vec<&str> = text.lines().map(uncommented).collect();
         for (at, line) in lines.iter().enumerate() {
             let Some(door) = DOORS.iter().find(|door| line.contains(**door)) else {
@@ -237,7 +241,7 @@ fn sources() -> BTreeMap<String, String> {
 fn code() -> Vec<(String, usize, String)> {
     let mut found = Vec::new();
     for (path, text) in sources() {
-        if path == "tests/tidy.rs" {
+        if path == THIS {
             continue;
         }
         let lines = text.lines().map(uncommented).map(str::to_owned);
