@@ -1,4 +1,4 @@
-//! Decides which peer is asked for which run next: no I/O, and the same answers for the same events.
+//! Decides which peer is asked for which run next, without I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -204,8 +204,9 @@ impl<'a, D: Dial> Session<'a, D> {
         self.ask_on(link, request).await
     }
 
+    // Exclusive, so that the future may move between threads: a stream is not shared.
     async fn ask_on(
-        &self,
+        &mut self,
         mut link: D::Link,
         request: &Request,
     ) -> Result<(D::Link, Answer), PeerError> {

@@ -306,7 +306,7 @@ impl Drop for Room {
         if self.shared.store.slices(self.snapshot).is_empty() {
             index.known.remove(&self.snapshot);
             if let Err(error) = self.shared.store.remove(self.snapshot) {
-                tracing::warn!(%error, snapshot = %self.snapshot, "a manifest stays without slices");
+                tracing::warn!(%error, snapshot = %self.snapshot, "a manifest stays");
             }
         }
     }
