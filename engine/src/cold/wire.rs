@@ -10,7 +10,7 @@
 //!
 //! | answer | bytes after the tag | what follows |
 //! | --- | --- | --- |
-//! | 1 listing | count (2); each: snapshot (32), slots (8, bit j is slot j), signed header (188) | |
+//! | 1 listing | count (2); each: snapshot (32), slots (8, one bit each), signed header (188) | |
 //! | 2 blob | bytes (4) | the blob as parts |
 //! | 3 accepted | none | from the asker, all runs of the slot as parts, then 5 stored |
 //! | 4 held | none | |
