@@ -1,0 +1,104 @@
+//! Runs a node in the foreground, and speaks to one that runs elsewhere.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use syncline_engine::control::{self, Answer, Control, Request};
+use syncline_engine::{Home, Multiaddr, Node, Options};
+
+use crate::screen;
+
+/// `syncline serve`
+pub(crate) async fn serve(db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<()> {
+    let home = Home::of(db);
+    let node = Node::start(home.open()?, Options { listen, dial: vec![] }).await;
+    let node = node.with_context(|| format!("could not serve `{}`", db.display()))?;
+    eprintln!("serving {} as {}; Ctrl-C ends it", db.display(), node.peer_id());
+    run(&home, node).await
+}
+
+/// Serves until Ctrl-C, a termination signal or a request to stop.
+pub(crate) async fn run(home: &Home, node: Node) -> anyhow::Result<()> {
+    let control = Control::bind(home)?;
+    let node = Arc::new(node);
+    let mut events = node.events();
+    let told = tokio::spawn(async move {
+        loop {
+            match events.recv().await {
+                Ok(event) => screen::words(&event).iter().for_each(|words| eprintln!("{words}")),
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        () = control.serve(Arc::clone(&node)) => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminated.recv() => {}
+    }
+    drop(control);
+    told.abort();
+    node.stop().await?;
+    Ok(())
+}
+
+/// `syncline ticket`
+pub(crate) async fn ticket(db: &Path) -> anyhow::Result<()> {
+    match ask(db, &Request::Ticket).await? {
+        Answer::Ticket { text } => println!("{text}"),
+        answer => return unexpected(answer, "no ticket could be made"),
+    }
+    Ok(())
+}
+
+/// `syncline snapshot`
+pub(crate) async fn snapshot(db: &Path) -> anyhow::Result<()> {
+    let spinner = screen::spinner("taking a snapshot");
+    let answer = ask(db, &Request::Snapshot).await;
+    spinner.finish_and_clear();
+    let snapshot = match answer? {
+        Answer::Snapshot(snapshot) => snapshot,
+        answer => return unexpected(answer, "no snapshot was taken"),
+    };
+    println!(
+        "snapshot {}: {} sealed, {} slices, any {} of them bring it back",
+        &snapshot.id[..16],
+        screen::size(snapshot.bytes),
+        snapshot.slices_total,
+        snapshot.slices_needed
+    );
+    for (slot, holder) in snapshot.holders.iter().enumerate() {
+        println!("  slice {slot}: {holder}");
+    }
+    for failed in &snapshot.failed {
+        eprintln!("not placed: {failed}");
+    }
+    match snapshot.losses_survived {
+        0 => println!("no device may be lost: connect more of them and take it again"),
+        losses => println!("{losses} of the devices may be lost"),
+    }
+    Ok(())
+}
+
+/// Asks the process that serves a database.
+pub(crate) async fn ask(db: &Path, request: &Request) -> anyhow::Result<Answer> {
+    Ok(control::ask(&Home::of(db), request).await?)
+}
+
+/// Turns an answer that was not hoped for into an error.
+pub(crate) fn unexpected(answer: Answer, what: &str) -> anyhow::Result<()> {
+    match answer {
+        Answer::Failed { reasons } => {
+            let error = reasons.into_iter().rev().fold(None, |inner: Option<anyhow::Error>, text| {
+                Some(match inner {
+                    None => anyhow::anyhow!(text),
+                    Some(inner) => inner.context(text),
+                })
+            });
+            Err(error.unwrap_or_else(|| anyhow::anyhow!("it gave no reason")).context(what.to_owned()))
+        }
+        _ => bail!("{what}: the running process answered something else"),
+    }
+}

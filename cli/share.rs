@@ -1,0 +1,58 @@
+//! `syncline share`: the first device.
+
+use std::path::Path;
+
+use anyhow::Context;
+use syncline_engine::trust::DatabaseSecret;
+use syncline_engine::{Home, Multiaddr, Node, Options, TableReport, Tracked, track_tables};
+
+use crate::node;
+
+pub(crate) async fn run(
+    db: &Path,
+    tables: &[String],
+    listen: Vec<Multiaddr>,
+) -> anyhow::Result<()> {
+    let not_shared = || format!("could not share `{}`", db.display());
+    let reports = track_tables(db, tables).with_context(not_shared)?;
+    report(&reports);
+    let home = Home::of(db);
+    let opened = if home.exists() {
+        home.open()
+    } else {
+        home.create(|identity| Ok(DatabaseSecret::generate(identity.public_key())?))
+    };
+    let options = Options { listen, dial: vec![] };
+    let node = Node::start(opened.with_context(not_shared)?, options).await;
+    let node = node.with_context(not_shared)?;
+    let ticket = node.ticket().await?.to_text();
+    eprintln!("\nOn the other device:\n");
+    // The ticket alone goes to standard output, so that a script can take it.
+    println!("{}", *ticket);
+    eprintln!("\n    syncline join <the line above> {}\n", name(db));
+    eprintln!("Whoever has this line can read and write the database. Keep this running; Ctrl-C ends it.");
+    node::run(&home, node).await
+}
+
+/// Says what becomes of each table.
+pub(crate) fn report(reports: &[TableReport]) {
+    for report in reports {
+        let name = &report.candidate.name;
+        match (&report.tracked, &report.candidate.obstacle) {
+            (Some(Tracked::Begun { rows_count }), _) => eprintln!("  {name}: tracked, {rows_count} rows"),
+            (Some(Tracked::Already), _) => eprintln!("  {name}: tracked already"),
+            (None, Some(obstacle)) => eprintln!("  {name}: stays local: {obstacle}"),
+            (None, None) => {}
+        }
+        for limit in &report.candidate.limits {
+            eprintln!("      until later: {limit}");
+        }
+    }
+    if reports.iter().all(|report| report.tracked.is_none()) {
+        eprintln!("  no table is tracked, so nothing will be sent");
+    }
+}
+
+fn name(db: &Path) -> String {
+    db.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,68 @@
+//! `syncline status`
+
+use std::path::Path;
+
+use syncline_engine::control::{AskError, Answer, Request, ask};
+use syncline_engine::{Home, Status, offline_status};
+
+use crate::{node, screen};
+
+pub(crate) async fn run(db: &Path, json: bool) -> anyhow::Result<()> {
+    let home = Home::of(db);
+    let (status, is_running) = match ask(&home, &Request::Status).await {
+        Ok(Answer::Status(status)) => (*status, true),
+        Ok(answer) => return node::unexpected(answer, "the state is not known"),
+        Err(AskError::NotRunning { .. }) => (offline_status(&home)?, false),
+        Err(error) => return Err(error.into()),
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(());
+    }
+    print(db, &status, is_running);
+    Ok(())
+}
+
+fn print(db: &Path, status: &Status, is_running: bool) {
+    let running = if is_running { "served" } else { "not served; `syncline serve` starts it" };
+    println!("{} ({running})", db.display());
+    println!("  device     {}", status.peer);
+    println!("  tables     {}", if status.tables.is_empty() { "none".into() } else { status.tables.join(", ") });
+    println!("  digest     {}", status.digest);
+    println!("  unsealed   {} captured writes", status.pending_count);
+    println!("  log        {} envelopes, {}", status.envelopes_count, screen::size(status.envelope_bytes));
+    for waiting in &status.waiting {
+        println!("  waiting    {waiting}");
+    }
+    if status.refused_count > 0 {
+        println!("  refused    {} envelopes that no device can merge", status.refused_count);
+    }
+    if status.forks_count > 0 {
+        println!("  forks      {} envelopes signed twice for one place: is a device cloned?", status.forks_count);
+    }
+    for address in &status.listening {
+        println!("  listening  {address}");
+    }
+    if is_running && status.peers.is_empty() {
+        println!("  peers      none connected");
+    }
+    for peer in &status.peers {
+        let state = match (peer.lacks_count, peer.ahead_count) {
+            (0, 0) => "in sync".to_owned(),
+            (lacks, 0) => format!("lacks {lacks} envelopes"),
+            (0, ahead) => format!("has {ahead} envelopes more"),
+            (lacks, ahead) => format!("lacks {lacks} envelopes, has {ahead} others"),
+        };
+        println!("  peer       {} {state}", peer.peer);
+    }
+    for snapshot in &status.snapshots {
+        println!(
+            "  snapshot   {} {}: {} of {} slices here, any {} bring it back",
+            &snapshot.id[..16],
+            screen::size(snapshot.bytes),
+            snapshot.slices_here,
+            snapshot.slices_total,
+            snapshot.slices_needed
+        );
+    }
+}

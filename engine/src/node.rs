@@ -1,0 +1,545 @@
+//! The running node: the one loop that joins replica, network and sessions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use syncline_transport::{
+    Config, Event, GOSSIP_BYTES_MAX, Multiaddr, Network, PeerId, StartError, StreamProtocol, Verdict,
+};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::clock::now_unix_ms;
+use crate::cold::{self, Cold};
+use crate::home::OpenHome;
+use crate::link;
+use crate::log::{Heads, Received};
+use crate::peer::peer_of;
+use crate::replica::{Replica, ReplicaError};
+use crate::store::Store;
+use crate::trust::{ADDRESSES_MAX, Ticket, TicketError};
+
+mod status;
+
+pub use status::{PeerStatus, SnapshotStatus, Status, offline_status};
+
+/// How often the node looks whether another program wrote: a change is noticed within twice this.
+const WATCH_INTERVAL: Duration = Duration::from_millis(25);
+/// How often envelopes that wait for something are tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after a broken session the next one with the same peer begins.
+const RELINK_PAUSE: Duration = Duration::from_millis(500);
+/// How many events wait for a slow listener before it misses some.
+const EVENTS_MAX: usize = 256;
+
+/// How a node runs.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where to listen; empty for a free port of every interface, over QUIC and TCP.
+    pub listen: Vec<Multiaddr>,
+    /// Where to find other members, besides those known from before.
+    pub dial: Vec<Multiaddr>,
+}
+
+/// What a running node tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NodeEvent {
+    /// A member is connected.
+    PeerUp(PeerId),
+    /// A member is gone.
+    PeerDown(PeerId),
+    /// Somebody was turned away.
+    Refused {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: String,
+    },
+    /// The log grew: by own changes or by others'.
+    Advanced,
+    /// Something failed that will be tried again.
+    Trouble(String),
+}
+
+/// Why a node did not start, or could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The replica failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Home(#[from] crate::HomeError),
+    /// The network did not start.
+    #[error("the network did not start")]
+    Network(#[from] StartError),
+    /// An address to dial names no peer.
+    #[error("`{0}` does not end in /p2p/<peer>")]
+    Address(Multiaddr),
+    /// The symbol store could not be opened.
+    #[error("the symbol store cannot be opened")]
+    Cold(#[from] cold::OpenError),
+    /// The snapshot was not spread.
+    #[error("the snapshot was not spread")]
+    Spread(#[from] cold::SpreadError),
+    /// The snapshot did not come back.
+    #[error("the database cannot be restored")]
+    Restore(#[from] cold::RestoreError),
+    /// What came back is not what was stored.
+    #[error("the restored rows have digest {found}, and the snapshot says {expected}")]
+    Digest {
+        /// What was computed.
+        found: String,
+        /// What the snapshot says.
+        expected: String,
+    },
+    /// A ticket could not be made.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// The node was stopped.
+    #[error("the node was stopped")]
+    Stopped,
+}
+
+/// A running node. It stops when it is dropped, or at [`Node::stop`].
+pub struct Node {
+    shared: Arc<Shared>,
+    driver: JoinHandle<()>,
+    home: OpenHome,
+}
+
+/// What the node's tasks share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) network: Network,
+    pub(crate) cold: Cold,
+    /// What the log has; links pass it on.
+    pub(crate) heads: watch::Sender<Heads>,
+    /// One permit: one session pulls at a time.
+    pub(crate) turns: Arc<Semaphore>,
+    /// Where the sessions' clock begins.
+    pub(crate) started: Instant,
+    peers: Mutex<BTreeMap<PeerId, Peer>>,
+    events: broadcast::Sender<NodeEvent>,
+}
+
+/// A member that is connected.
+#[derive(Default)]
+struct Peer {
+    /// What it has, as far as it told.
+    heads: Heads,
+    /// Whether it told.
+    is_heard: bool,
+}
+
+impl Node {
+    /// Starts a node on the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// See [`NodeError`].
+    pub async fn start(home: OpenHome, options: Options) -> Result<Self, NodeError> {
+        let mut replica = Replica::open(&home)?;
+        let heads = replica.heads()?;
+        let known = replica.log().peers().map_err(ReplicaError::from)?;
+        let store = Store::start(replica);
+        let folder = home.home.path("symbols");
+        let cold = Cold::open(&folder, Arc::clone(&home.identity), Arc::clone(&home.secret))?;
+
+        let admission = home.secret.admission_key();
+        let mut config = Config::new(*home.identity.secret(), *admission, home.secret.topic());
+        if !options.listen.is_empty() {
+            config.listen = options.listen;
+        }
+        config.protocols = vec![link::PROTOCOL, StreamProtocol::new(cold::PROTOCOL)];
+        for record in known {
+            let addresses = record.addresses.iter().filter_map(|text| text.parse().ok()).collect();
+            config.known_peers.extend(PeerId::from_bytes(&record.peer).ok().map(|p| (p, addresses)));
+        }
+        let (network, events) = Network::start(config).await?;
+        for address in options.dial {
+            let named = network.dial(address.clone()).await;
+            named.map_err(|_| NodeError::Address(address))?;
+        }
+        let shared = Arc::new(Shared {
+            store,
+            network,
+            cold,
+            heads: watch::Sender::new(heads),
+            turns: Arc::new(Semaphore::new(1)),
+            started: started(),
+            peers: Mutex::default(),
+            events: broadcast::Sender::new(EVENTS_MAX),
+        });
+        let driver = tokio::spawn(drive(Arc::clone(&shared), events));
+        Ok(Node { shared, driver, home })
+    }
+
+    /// Returns this node's name in the network.
+    pub fn peer_id(&self) -> PeerId {
+        self.shared.network.local_peer()
+    }
+
+    /// Returns what the node tells from now on.
+    pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// Returns the folder the node runs on.
+    pub fn home(&self) -> &crate::Home {
+        &self.home.home
+    }
+
+    /// Returns how many envelopes this node has, and how many there are as far as its peers told;
+    /// `None` until a peer did.
+    pub fn progress(&self) -> Option<(u64, u64)> {
+        let ours = self.shared.heads.borrow().clone();
+        let peers = self.shared.peers();
+        let mut all = ours.clone();
+        for peer in peers.values() {
+            peer.heads.iter().for_each(|(stream, seq)| {
+                all.advance(&stream, seq);
+            });
+        }
+        let sum = |heads: &Heads| heads.iter().map(|(_, seq)| seq.number()).sum();
+        peers.values().any(|peer| peer.is_heard).then(|| (sum(&ours), sum(&all)))
+    }
+
+    /// Returns a ticket for further devices: with this node's addresses first, then those of other
+    /// members, so that it is of use when this device is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Stopped`], or a name that is too long.
+    pub async fn ticket(&self) -> Result<Ticket, NodeError> {
+        let listening = self.shared.network.listen_addrs().await.map_err(|_| NodeError::Stopped)?;
+        let mut own: Vec<_> = listening.iter().filter(|addr| is_reachable(addr)).collect();
+        // Addresses other devices can reach come before the loopback.
+        own.sort_by_key(|addr| is_loopback(addr));
+        let mut addresses: Vec<String> =
+            own.into_iter().take(ADDRESSES_MAX / 2).map(Multiaddr::to_string).collect();
+        let known = self.shared.store.run(|replica| replica.log().peers()).await;
+        for record in known.map_err(ReplicaError::from)? {
+            if let (Ok(peer), Some(address)) =
+                (PeerId::from_bytes(&record.peer), record.addresses.first())
+                && addresses.len() < ADDRESSES_MAX
+            {
+                addresses.push(format!("{address}/p2p/{peer}"));
+            }
+        }
+        let (secret, device) = ((*self.home.secret).clone(), self.home.identity.public_key());
+        Ok(Ticket::new(secret, device, self.home.home.name(), addresses)?)
+    }
+
+    /// Returns the hash of the replicated state.
+    ///
+    /// # Errors
+    ///
+    /// If the replica fails.
+    pub async fn digest(&self) -> Result<String, NodeError> {
+        let digest = self.shared.store.run(|replica| replica.digest(now_unix_ms())).await?;
+        Ok(digest.to_string())
+    }
+
+    /// Takes a snapshot of everything replicated and spreads it over the members that are
+    /// connected.
+    ///
+    /// # Errors
+    ///
+    /// If the replica fails, or there is nobody and nothing to spread.
+    pub async fn snapshot(
+        &self,
+        progress: impl Fn(cold::Progress) + Send + Sync,
+    ) -> Result<cold::Spread, NodeError> {
+        let whole = self.shared.store.run(|replica| replica.whole(now_unix_ms())).await?;
+        let content =
+            cold::Content { digest: whole.digest.to_bytes(), heads: whole.heads, changes: whole.changes };
+        let peers = self.shared.network.peers().await.map_err(|_| NodeError::Stopped)?;
+        let cold = &self.shared.cold;
+        Ok(cold.spread(&self.shared.network, &peers, content, now_unix_ms(), progress).await?)
+    }
+
+    /// Brings the newest snapshot's rows back from the symbols of the members that are connected.
+    ///
+    /// # Errors
+    ///
+    /// If too few symbols are left, or what comes back is not what was stored.
+    pub async fn restore(
+        &self,
+        progress: impl Fn(cold::Progress) + Send + Sync,
+    ) -> Result<cold::Restored, NodeError> {
+        let peers = self.shared.network.peers().await.map_err(|_| NodeError::Stopped)?;
+        let network = &self.shared.network;
+        let restored = self.shared.cold.restore(network, || peers.clone(), progress).await?;
+        let changes = restored.content.changes.clone();
+        let found = self.shared.store.run(move |replica| {
+            replica.take_whole(&changes, now_unix_ms())?;
+            replica.digest(now_unix_ms())
+        });
+        let found = found.await?.to_bytes();
+        if found != restored.content.digest {
+            let hex = |bytes: [u8; 32]| blake3::Hash::from_bytes(bytes).to_hex().to_string();
+            let (found, expected) = (hex(found), hex(restored.content.digest));
+            return Err(NodeError::Digest { found, expected });
+        }
+        Ok(restored)
+    }
+
+    /// Drops a member's connection and refuses it until [`Node::unblock`].
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Stopped`].
+    pub async fn block(&self, peer: PeerId) -> Result<(), NodeError> {
+        self.shared.network.block(peer).await.map_err(|_| NodeError::Stopped)
+    }
+
+    /// Takes a member back that was blocked.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError::Stopped`].
+    pub async fn unblock(&self, peer: PeerId) -> Result<(), NodeError> {
+        self.shared.network.unblock(peer).await.map_err(|_| NodeError::Stopped)
+    }
+
+    /// Seals what was written last, closes all connections and stops.
+    ///
+    /// # Errors
+    ///
+    /// If the last writes could not be sealed; they stay in the database for the next start.
+    pub async fn stop(&self) -> Result<(), NodeError> {
+        let sealed = self.shared.store.run(|replica| replica.watch(now_unix_ms())).await;
+        self.shared.network.shutdown().await;
+        self.driver.abort();
+        sealed?;
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Addresses of a ticket, each with the peer that listens there.
+pub(crate) fn ticket_addresses(ticket: &Ticket) -> Vec<Multiaddr> {
+    let inviter = peer_of(&ticket.inviter());
+    let named = |text: &String| {
+        let text =
+            if text.contains("/p2p/") { text.clone() } else { format!("{text}/p2p/{inviter}") };
+        text.parse().ok()
+    };
+    ticket.addresses().iter().filter_map(named).collect()
+}
+
+impl Options {
+    /// Returns options that dial a ticket's members.
+    pub fn from_ticket(ticket: &Ticket, listen: Vec<Multiaddr>) -> Self {
+        Options { listen, dial: ticket_addresses(ticket) }
+    }
+}
+
+fn is_loopback(address: &Multiaddr) -> bool {
+    let text = address.to_string();
+    text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/")
+}
+
+/// Link-local IPv6 addresses need a scope that a ticket cannot carry.
+fn is_reachable(address: &Multiaddr) -> bool {
+    !address.to_string().starts_with("/ip6/fe80:")
+}
+
+fn started() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "sessions measure time from the node's start")]
+    Instant::now()
+}
+
+impl Shared {
+    /// Returns the milliseconds since the node started.
+    pub(crate) fn steady_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Tells everybody that the log grew.
+    pub(crate) fn advance(&self, heads: &Heads) {
+        let advanced = self.heads.send_if_modified(|known| {
+            let mut grew = false;
+            heads.iter().for_each(|(stream, seq)| grew |= known.advance(&stream, seq));
+            grew
+        });
+        if advanced {
+            self.tell(NodeEvent::Advanced);
+        }
+    }
+
+    /// Notes what a peer has.
+    pub(crate) fn peer_has(&self, peer: PeerId, heads: &Heads) {
+        if let Some(known) = self.peers().get_mut(&peer) {
+            known.is_heard |= !heads.is_empty();
+            if known.heads != *heads {
+                known.heads = heads.clone();
+            }
+        }
+    }
+
+    fn tell(&self, event: NodeEvent) {
+        // Nobody need be listening.
+        let _ = self.events.send(event);
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<PeerId, Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trouble(&self, what: &str, error: &dyn std::error::Error) {
+        let mut text = format!("{what}: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        tracing::warn!("{text}");
+        self.tell(NodeEvent::Trouble(text));
+    }
+}
+
+async fn drive(shared: Arc<Shared>, mut events: mpsc::Receiver<Event>) {
+    let mut watch = tokio::time::interval(WATCH_INTERVAL);
+    watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut retry = tokio::time::interval(RETRY_INTERVAL);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => take(&shared, event).await,
+                None => return,
+            },
+            _ = watch.tick() => publish_own(&shared).await,
+            _ = retry.tick() => {
+                if let Err(error) = shared.store.run(|replica| replica.retry(now_unix_ms())).await {
+                    shared.trouble("what waits could not be tried again", &error);
+                }
+            }
+        }
+    }
+}
+
+/// Sends what was written here: small envelopes by gossip, the rest is announced by the sessions.
+async fn publish_own(shared: &Shared) {
+    let sealed = shared.store.run(|replica| {
+        let sealed = replica.watch(now_unix_ms())?;
+        let heads = if sealed.is_empty() { None } else { Some(replica.heads()?) };
+        Ok::<_, ReplicaError>((sealed, heads))
+    });
+    match sealed.await {
+        Ok((sealed, heads)) => {
+            for envelope in sealed.into_iter().filter(|bytes| bytes.len() <= GOSSIP_BYTES_MAX) {
+                if let Err(error) = shared.network.publish(envelope).await {
+                    shared.trouble("an envelope was not published", &error);
+                }
+            }
+            heads.iter().for_each(|heads| shared.advance(heads));
+        }
+        Err(error) => shared.trouble("what was written here cannot be sent yet", &error),
+    }
+}
+
+async fn take(shared: &Arc<Shared>, event: Event) {
+    match event {
+        Event::PeerUp { peer } => {
+            shared.peers().insert(peer, Peer::default());
+            shared.tell(NodeEvent::PeerUp(peer));
+            // One of the two opens the stream, and both know which.
+            if shared.network.local_peer() < peer {
+                tokio::spawn(keep_link(Arc::clone(shared), peer));
+            }
+        }
+        Event::PeerDown { peer } => {
+            shared.peers().remove(&peer);
+            shared.tell(NodeEvent::PeerDown(peer));
+        }
+        Event::PeerKnown { peer, addrs } => remember(shared, peer, &addrs).await,
+        Event::Refused { peer, reason } => {
+            tracing::info!(%peer, %reason, "a peer was turned away");
+            shared.tell(NodeEvent::Refused { peer, reason: reason.to_string() });
+        }
+        Event::Gossip { bytes, ticket, .. } => {
+            let verdict = judge(shared, bytes).await;
+            // A network that stopped needs no verdict.
+            let _ = shared.network.validate(ticket, verdict).await;
+        }
+        Event::Stream { peer, protocol, stream } if protocol == link::PROTOCOL => {
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move {
+                if let Err(error) = link::run(Arc::clone(&shared), peer, stream).await {
+                    tracing::info!(%peer, %error, "a session ended");
+                }
+            });
+        }
+        Event::Stream { peer, stream, .. } => {
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move {
+                if let Err(error) = shared.cold.serve(peer, stream).await {
+                    tracing::info!(%peer, %error, "a request for symbols ended");
+                }
+            });
+        }
+        event => tracing::debug!(?event, "an event that needs no answer"),
+    }
+}
+
+/// Keeps a session with a peer for as long as it is up.
+async fn keep_link(shared: Arc<Shared>, peer: PeerId) {
+    while shared.peers().contains_key(&peer) {
+        match shared.network.open_stream(peer, link::PROTOCOL).await {
+            Ok(stream) => {
+                if let Err(error) = link::run(Arc::clone(&shared), peer, stream).await {
+                    tracing::info!(%peer, %error, "a session ended");
+                }
+            }
+            Err(error) => tracing::info!(%peer, %error, "no session"),
+        }
+        tokio::time::sleep(RELINK_PAUSE).await;
+    }
+}
+
+/// Takes in an envelope that came by gossip.
+async fn judge(shared: &Shared, bytes: Vec<u8>) -> Verdict {
+    let received = shared.store.run(move |replica| {
+        let received = replica.receive(vec![bytes], now_unix_ms())?;
+        Ok::<_, ReplicaError>((received, replica.heads()?))
+    });
+    match received.await {
+        Ok((received, heads)) => {
+            shared.advance(&heads);
+            match received[..] {
+                // Behind a gap it is good and of no use here yet; the sessions close the gap.
+                [Received::Stored | Received::Duplicate | Received::Gap { .. }] => Verdict::Accept,
+                _ => Verdict::Ignore,
+            }
+        }
+        Err(ReplicaError::Refused(error)) => {
+            tracing::info!(%error, "gossip was refused");
+            Verdict::Reject
+        }
+        Err(error) => {
+            shared.trouble("gossip could not be stored", &error);
+            Verdict::Ignore
+        }
+    }
+}
+
+async fn remember(shared: &Shared, peer: PeerId, addrs: &[Multiaddr]) {
+    let addresses: Vec<String> =
+        addrs.iter().map(Multiaddr::to_string).take(ADDRESSES_MAX).collect();
+    let put = move |replica: &mut Replica| replica.log().put_peer(&peer.to_bytes(), &addresses);
+    if let Err(error) = shared.store.run(put).await {
+        shared.trouble("a peer's addresses were not kept", &error);
+    }
+}

@@ -1,0 +1,403 @@
+//! One device's copy: the user's database, and the log of everything sealed beside it.
+//!
+//! Between the two runs one invariant, in both directions. **Invariant:** an own change is sealed
+//! and logged together with the cursor that says so, so a crash neither loses nor repeats it. A
+//! foreign envelope is logged first, merged second and marked third, so a crash merges it again,
+//! which changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use syncline_crdt::{Changeset, Digest, Hlc, VersionVector};
+use syncline_sqlite as sqlite;
+
+use crate::clock::now_unix_ms;
+use crate::home::OpenHome;
+use crate::log::{Cursor, Heads, Log, LogError, Logged, Received, StreamRef};
+use crate::trust::{
+    DatabaseSecret, EnvelopeError, Identity, Kind, RandomError, Sealing, Seq, StreamId,
+    VerifiedEnvelope, random_bytes, seal, verify,
+};
+
+/// About how many rows one envelope carries, where transactions allow.
+const ENVELOPE_ROWS: u64 = 20_000;
+/// How many bytes of envelopes are opened and merged before their marks are written.
+const APPLY_BYTES: usize = 8 << 20;
+/// How long a write waits for another program's transaction to end.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Names the version up to which own changes are sealed.
+const SEALED: &str = "sealed";
+
+/// One device's copy: what a [`crate::Node`] runs on, and all an application needs that brings its
+/// own transport and drives [`crate::session::Session`] itself. Its calls block.
+pub struct Replica {
+    conn: Connection,
+    log: Log,
+    identity: Arc<Identity>,
+    secret: Arc<DatabaseSecret>,
+    /// SQLite's counter of commits by others, as last seen.
+    data_version: i64,
+    /// Whether own changes may wait although nobody else committed.
+    is_stale: bool,
+}
+
+/// Why a replica could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicaError {
+    /// The user's database could not be read or written.
+    #[error("cannot use `{}`", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// Something in it cannot be read as tracked.
+    #[error(transparent)]
+    Export(#[from] sqlite::ExportError),
+    /// What was written could not be folded.
+    #[error(transparent)]
+    Fold(#[from] sqlite::FoldError),
+    /// A table could not be tracked.
+    #[error(transparent)]
+    Track(#[from] sqlite::TrackError),
+    /// The shadow tables could not be made.
+    #[error(transparent)]
+    Open(#[from] sqlite::OpenError),
+    /// A snapshot's changes could not be merged.
+    #[error(transparent)]
+    Import(#[from] sqlite::ImportError),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// An own change could not be sealed.
+    #[error("a transaction could not be sealed")]
+    Seal(#[source] EnvelopeError),
+    /// A peer sent something that is no envelope of this database.
+    #[error("an envelope was refused")]
+    Refused(#[source] EnvelopeError),
+    /// No random bytes.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// A number in the log is not what was stored there.
+    #[error("the log's cursor is damaged; move the log away and sync again")]
+    Cursor,
+}
+
+impl Replica {
+    /// Opens the database that a folder belongs to, and the log in it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn open(home: &OpenHome) -> Result<Self, ReplicaError> {
+        let path = home.home.database();
+        let at = |source| ReplicaError::Database { path: path.to_owned(), source };
+        let conn = Connection::open(path).map_err(at)?;
+        conn.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
+        conn.set_prepared_statement_cache_capacity(256);
+        let stream = StreamId(random_bytes()?);
+        let log = Log::open(&home.home.path("log.sqlite"), &home.secret.id(), stream)?;
+        let (identity, secret) = (Arc::clone(&home.identity), Arc::clone(&home.secret));
+        Replica::new(conn, log, identity, secret, now_unix_ms())
+    }
+
+    /// Joins a database and its log.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn new(
+        conn: Connection,
+        log: Log,
+        identity: Arc<Identity>,
+        secret: Arc<DatabaseSecret>,
+        now_unix_ms: u64,
+    ) -> Result<Self, ReplicaError> {
+        sqlite::prepare(&conn)?;
+        let mut replica = Replica { conn, log, identity, secret, data_version: -1, is_stale: true };
+        if replica.log.cursor(SEALED)?.is_none() {
+            replica.seal_first(now_unix_ms)?;
+        }
+        replica.apply(now_unix_ms)?;
+        Ok(replica)
+    }
+
+    /// Begins the log of a database that may have a past of its own: what it imported from other
+    /// sites is in nobody's log, so it goes into the first envelope with everything else.
+    fn seal_first(&mut self, now_unix_ms: u64) -> Result<(), ReplicaError> {
+        sqlite::fold(&self.conn, now_unix_ms)?;
+        let own = sqlite::site_id(&self.conn)?;
+        let seen = sqlite::version_vector(&self.conn)?;
+        if seen.iter().all(|(site, _)| site == own) {
+            return Ok(self.log.set_cursor(SEALED, &Hlc::ZERO.to_bits().to_be_bytes())?);
+        }
+        let changes = sqlite::export(&self.conn, &VersionVector::new(), now_unix_ms)?;
+        self.seal(&changes, changes.until.version(own))?;
+        Ok(())
+    }
+
+    /// Returns the user's database.
+    pub fn conn(&self) -> &Connection {
+        &self.conn
+    }
+
+    /// Returns the log.
+    pub fn log(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    /// Looks whether anybody wrote, and returns the envelopes of what is new here.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn watch(&mut self, now_unix_ms: u64) -> Result<Vec<Vec<u8>>, ReplicaError> {
+        let version = "PRAGMA data_version";
+        let version = self.conn.prepare_cached(version)?.query_one([], |row| row.get(0))?;
+        if version == self.data_version && !self.is_stale {
+            return Ok(Vec::new());
+        }
+        let sealed = self.seal_own(now_unix_ms)?;
+        self.data_version = version;
+        self.is_stale = false;
+        Ok(sealed)
+    }
+
+    /// Folds, seals and logs what was written here, and returns the envelopes.
+    fn seal_own(&mut self, now_unix_ms: u64) -> Result<Vec<Vec<u8>>, ReplicaError> {
+        sqlite::fold(&self.conn, now_unix_ms)?;
+        let site = sqlite::site_id(&self.conn)?;
+        let mut sealed = Vec::new();
+        loop {
+            let after = self.sealed_until()?;
+            let Some(changes) = sqlite::export_own(&self.conn, after, ENVELOPE_ROWS)? else {
+                break;
+            };
+            // Everything in between was overwritten by others: the next envelope begins here too.
+            if changes.is_empty() {
+                break;
+            }
+            sealed.push(self.seal(&changes, changes.until.version(site))?);
+        }
+        Ok(sealed)
+    }
+
+    /// Seals and logs one changeset together with the cursor that says so.
+    fn seal(&mut self, changes: &Changeset, until: Hlc) -> Result<Vec<u8>, ReplicaError> {
+        let sealing = Sealing {
+            database: self.secret.id(),
+            key: self.secret.current_key(),
+            identity: &self.identity,
+            position: self.log.next_position(&self.identity.public_key())?,
+            kind: Kind::Data,
+            nonce: random_bytes()?,
+        };
+        let envelope = seal(&sealing, &changes.encode()).map_err(ReplicaError::Seal)?;
+        let until = until.to_bits().to_be_bytes();
+        let cursor = Cursor { name: SEALED, value: &until };
+        self.log.append_own(std::slice::from_ref(&envelope), &[cursor])?;
+        Ok(envelope.into_bytes())
+    }
+
+    fn sealed_until(&self) -> Result<Hlc, ReplicaError> {
+        let Some(bytes) = self.log.cursor(SEALED)? else { return Ok(Hlc::ZERO) };
+        let bits = bytes.try_into().map(u64::from_be_bytes).map_err(|_| ReplicaError::Cursor)?;
+        Hlc::from_bits(bits).ok_or(ReplicaError::Cursor)
+    }
+
+    /// Verifies, logs and merges what a peer sent, and returns what became of each.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn receive(
+        &mut self,
+        envelopes: Vec<Vec<u8>>,
+        now_unix_ms: u64,
+    ) -> Result<Vec<Received>, ReplicaError> {
+        let database = self.secret.id();
+        let verified: Result<Vec<_>, _> =
+            envelopes.into_iter().map(|bytes| verify(bytes, &database)).collect();
+        let verified = verified.map_err(ReplicaError::Refused)?;
+        let received = self.log.append_received(&verified)?;
+        self.apply(now_unix_ms)?;
+        Ok(received)
+    }
+
+    /// Merges what is logged and not merged yet, as far as it goes.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn apply(&mut self, now_unix_ms: u64) -> Result<(), ReplicaError> {
+        loop {
+            let batch = self.log.unapplied(APPLY_BYTES)?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for logged in batch {
+                if !self.settle(&logged, now_unix_ms)? {
+                    // What follows in its stream waits with it: ask for what else there is.
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Tries again what waited for something. Called at times, since a clock may be what it needs.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn retry(&mut self, now_unix_ms: u64) -> Result<bool, ReplicaError> {
+        if self.log.blocked()?.is_empty() {
+            return Ok(false);
+        }
+        self.log.unblock()?;
+        self.apply(now_unix_ms)?;
+        Ok(true)
+    }
+
+    /// Merges one envelope and marks it; `false` if it has to wait.
+    fn settle(&mut self, logged: &Logged, now_unix_ms: u64) -> Result<bool, ReplicaError> {
+        let position = &logged.position;
+        match self.merge(&logged.envelope, now_unix_ms) {
+            Ok(()) => {
+                self.log.mark_applied(position)?;
+                // The merge folded what was pending here, and may have made others' rows ours.
+                self.is_stale = true;
+                Ok(true)
+            }
+            Err(Unmerged::Never(reason)) => {
+                tracing::warn!(seq = position.seq.number(), %reason, "an envelope is refused");
+                self.log.mark_refused(position, &reason)?;
+                Ok(true)
+            }
+            Err(Unmerged::NotYet(reason)) => {
+                tracing::info!(seq = position.seq.number(), %reason, "an envelope waits");
+                self.log.mark_blocked(position, &reason)?;
+                Ok(false)
+            }
+            Err(Unmerged::Failed(error)) => Err(error),
+        }
+    }
+
+    fn merge(&self, envelope: &VerifiedEnvelope, now_unix_ms: u64) -> Result<(), Unmerged> {
+        let header = envelope.header();
+        let Some(key) = self.secret.key(&header.key_id) else {
+            return Err(Unmerged::NotYet("its epoch's key is not here".into()));
+        };
+        let payload = envelope.open(key).map_err(|error| Unmerged::Never(error.to_string()))?;
+        let changes =
+            Changeset::decode(&payload).map_err(|error| Unmerged::Never(error.to_string()))?;
+        match sqlite::import_changeset(&self.conn, &changes, now_unix_ms) {
+            Ok(_) => Ok(()),
+            // The bytes alone show it, so every replica refuses it.
+            Err(error @ sqlite::ImportError::Beyond { .. }) => {
+                Err(Unmerged::Never(error.to_string()))
+            }
+            Err(sqlite::ImportError::Sqlite(source)) if is_busy(&source) => {
+                Err(Unmerged::Failed(source.into()))
+            }
+            // A clock, a table or an earlier change may still come.
+            Err(error) => Err(Unmerged::NotYet(error.to_string())),
+        }
+    }
+
+    /// Returns the version vector of the log.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn heads(&self) -> Result<Heads, ReplicaError> {
+        Ok(self.log.heads()?)
+    }
+
+    /// Returns envelopes of a stream for a peer.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn read(
+        &self,
+        stream: &StreamRef,
+        after: Seq,
+        bytes_max: usize,
+    ) -> Result<Vec<Vec<u8>>, ReplicaError> {
+        Ok(self.log.read(stream, after, bytes_max)?)
+    }
+
+    /// Returns the hash of the replicated state.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn digest(&self, now_unix_ms: u64) -> Result<Digest, ReplicaError> {
+        Ok(sqlite::digest(&self.conn, now_unix_ms)?)
+    }
+
+    /// Returns all that is replicated here as one changeset's bytes, with its digest and the heads
+    /// it covers.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn whole(&mut self, now_unix_ms: u64) -> Result<Whole, ReplicaError> {
+        // Sealed first: then the heads cover every change of the snapshot.
+        self.seal_own(now_unix_ms)?;
+        let changes = sqlite::export(&self.conn, &VersionVector::new(), now_unix_ms)?.encode();
+        let digest = self.digest(now_unix_ms)?;
+        Ok(Whole { changes, digest, heads: self.log.settled_heads()? })
+    }
+
+    /// Merges a snapshot's changes.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn take_whole(
+        &mut self,
+        changes: &[u8],
+        now_unix_ms: u64,
+    ) -> Result<(), ReplicaError> {
+        sqlite::import(&self.conn, changes, now_unix_ms)?;
+        Ok(())
+    }
+}
+
+/// A replica's whole content.
+pub struct Whole {
+    /// A changeset, encoded.
+    pub changes: Vec<u8>,
+    /// The hash of the replicated state.
+    pub digest: Digest,
+    /// What of the log is in it.
+    pub heads: Heads,
+}
+
+/// Why an envelope is not merged.
+enum Unmerged {
+    /// Its bytes show that no replica can.
+    Never(String),
+    /// It waits for something.
+    NotYet(String),
+    /// This device failed; nothing is decided.
+    Failed(ReplicaError),
+}
+
+impl From<rusqlite::Error> for ReplicaError {
+    fn from(source: rusqlite::Error) -> Self {
+        ReplicaError::Database { path: PathBuf::from("the database"), source }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+    )
+}
