@@ -25,7 +25,7 @@ mod identity_tests;
 #[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod ticket_tests;
 
-pub use compression::DECOMPRESSED_BYTES_MAX;
+pub use compression::{CompressionError, DECOMPRESSED_BYTES_MAX};
 pub use envelope::{
     EnvelopeError, PAYLOAD_BYTES_MAX, Sealing, VerifiedEnvelope, envelope_id, seal, verify,
 };

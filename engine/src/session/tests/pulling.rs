@@ -166,7 +166,9 @@ fn a_turn_lasts_longer_while_parts_keep_coming() {
 fn a_turn_ends_when_nothing_is_missing_though_the_end_was_lost() {
     let mut session = pulling();
     send(&mut session, &envelopes(1, 0)).unwrap();
-    let heads = [(stream(1, 1), Seq::new(1_000).unwrap())].into_iter().collect();
+    let heads = [(stream(1, 1), Seq::new(1_000).unwrap())]
+        .into_iter()
+        .collect();
     session.handle(Input::Advanced(heads), 0).unwrap();
     assert!(drain(&mut session).contains(&Output::PullFinished(PullEnd::Complete)));
 }
