@@ -241,7 +241,10 @@ impl Folding<'_> {
                 continue;
             }
             let lived = life.map_or(CausalLength::FIRST, |clock| length(&clock));
-            self.set_life(&life_key, lived.dead())?;
+            // Who came back and went again between two folds is as dead as everybody knows.
+            if lived.is_alive() {
+                self.set_life(&life_key, lived.dead())?;
+            }
         }
         Ok(())
     }

@@ -265,6 +265,18 @@ fn a_deletion_is_told_whatever_became_of_the_rowid_since_the_last_fold() {
 }
 
 #[test]
+fn a_row_that_is_dead_is_not_declared_dead_again() {
+    for (kind, schema) in ALL_KINDS {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t(id) VALUES('2')").run("DELETE FROM t");
+        let seen = a.seen();
+        a.run("INSERT INTO t(id) VALUES('2'); DELETE FROM t");
+        let news = export(&a.conn, &seen, a.now).expect("export");
+        assert!(news.is_empty(), "{kind}: {news:?}");
+    }
+}
+
+#[test]
 fn what_a_program_without_the_extension_wrote_is_folded_later() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("app.db");
