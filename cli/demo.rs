@@ -43,8 +43,14 @@ impl Story {
 }
 
 pub(crate) async fn run(source: Option<&Path>) -> anyhow::Result<()> {
-    let folder = tempfile::Builder::new().prefix("syncline-demo-").tempdir()?;
-    let mut story = Story { began: now(), checks: vec![], figures: vec![] };
+    let folder = tempfile::Builder::new()
+        .prefix("syncline-demo-")
+        .tempdir()?;
+    let mut story = Story {
+        began: now(),
+        checks: vec![],
+        figures: vec![],
+    };
     let original = folder.path().join("original.db");
     data::prepare(source, &original).context("the demo's database could not be made")?;
     let mut cluster = Cluster::new(folder.path().to_owned());
@@ -83,9 +89,18 @@ async fn share_and_join(
     let took = began.elapsed();
     let same = (1..DEVICES).map(|device| data::same_rows(&cluster.db(0), &cluster.db(device)));
     let same: Vec<bool> = same.collect::<anyhow::Result<_>>()?;
-    story.check(format!("five devices hold the same {rows} rows"), same.iter().all(|same| *same));
-    story.check("device 1's rows are those of the original", data::same_rows(original, &cluster.db(0))?);
-    story.figure("first sync to four devices", format!("{rows} rows in {:.1} s", took.as_secs_f64()));
+    story.check(
+        format!("five devices hold the same {rows} rows"),
+        same.iter().all(|same| *same),
+    );
+    story.check(
+        "device 1's rows are those of the original",
+        data::same_rows(original, &cluster.db(0))?,
+    );
+    story.figure(
+        "first sync to four devices",
+        format!("{rows} rows in {:.1} s", took.as_secs_f64()),
+    );
     Ok(())
 }
 
@@ -101,20 +116,24 @@ async fn edit_apart(
     let began = now();
     cluster.heal().await?;
     cluster.converged(0..DEVICES, "the edits").await?;
-    story.figure("conflicting edits merged", format!("{:.1} s", began.elapsed().as_secs_f64()));
+    story.figure(
+        "conflicting edits merged",
+        format!("{:.1} s", began.elapsed().as_secs_f64()),
+    );
     for device in 0..DEVICES {
         let missing = edits.missing(&cluster.db(device))?;
-        story.check(format!("device {} has every edit that should stand", device + 1), missing.is_empty());
-        missing.iter().for_each(|what| println!("         missing: {what}"));
+        story.check(
+            format!("device {} has every edit that should stand", device + 1),
+            missing.is_empty(),
+        );
+        missing
+            .iter()
+            .for_each(|what| println!("         missing: {what}"));
     }
     Ok(())
 }
 
-async fn measure_delay(
-    story: &mut Story,
-    cluster: &Cluster,
-    edits: &Edits,
-) -> anyhow::Result<()> {
+async fn measure_delay(story: &mut Story, cluster: &Cluster, edits: &Edits) -> anyhow::Result<()> {
     story.chapter("How soon a plain write on device 1 is in device 2's file");
     let mut delays = Vec::new();
     for round in 0..DELAY_WRITES {
@@ -122,10 +141,17 @@ async fn measure_delay(
     }
     delays.sort();
     let (middle, last) = (delays[delays.len() / 2], delays[delays.len() - 1]);
-    story.check("each write arrived within a second", last < Duration::from_secs(1));
+    story.check(
+        "each write arrived within a second",
+        last < Duration::from_secs(1),
+    );
     story.figure(
         "write on one device to file of another",
-        format!("median {} ms, longest {} ms", middle.as_millis(), last.as_millis()),
+        format!(
+            "median {} ms, longest {} ms",
+            middle.as_millis(),
+            last.as_millis()
+        ),
     );
     Ok(())
 }
@@ -135,28 +161,44 @@ async fn part_and_heal(
     cluster: &mut Cluster,
     edits: &mut Edits,
 ) -> anyhow::Result<()> {
-    story.chapter("The network parts: devices 1 to 3 here, 4 and 5 there; both sides go on writing");
+    story
+        .chapter("The network parts: devices 1 to 3 here, 4 and 5 there; both sides go on writing");
     cluster.part(&[&[0, 1, 2], &[3, 4]]).await?;
     edits.make_parted(cluster)?;
-    cluster.converged(0..3, "the edits of devices 1 to 3").await?;
-    cluster.converged(3..5, "the edits of devices 4 and 5").await?;
+    cluster
+        .converged(0..3, "the edits of devices 1 to 3")
+        .await?;
+    cluster
+        .converged(3..5, "the edits of devices 4 and 5")
+        .await?;
     let differ = !data::same_rows(&cluster.db(0), &cluster.db(3))?;
     story.check("the two sides differ while they are parted", differ);
     let began = now();
     cluster.heal().await?;
     cluster.converged(0..DEVICES, "both sides").await?;
-    story.figure("partition healed", format!("{:.1} s", began.elapsed().as_secs_f64()));
+    story.figure(
+        "partition healed",
+        format!("{:.1} s", began.elapsed().as_secs_f64()),
+    );
     let mut missing = Vec::new();
     for device in 0..DEVICES {
         missing.extend(edits.missing(&cluster.db(device))?);
         let counts = edits.lost_rows(&cluster.db(device))?;
         missing.extend(counts);
     }
-    missing.iter().for_each(|what| println!("         missing: {what}"));
-    story.check("all five hold both sides' edits, and no row is lost", missing.is_empty());
+    missing
+        .iter()
+        .for_each(|what| println!("         missing: {what}"));
+    story.check(
+        "all five hold both sides' edits, and no row is lost",
+        missing.is_empty(),
+    );
     let digests = cluster.digests().await?;
     println!("         digest {}", digests[0]);
-    story.check("all five digests are equal", digests.iter().all(|digest| *digest == digests[0]));
+    story.check(
+        "all five digests are equal",
+        digests.iter().all(|digest| *digest == digests[0]),
+    );
     Ok(())
 }
 
@@ -177,7 +219,11 @@ async fn lose_and_restore(
     let stored = cluster.symbol_bytes(0..DEVICES)?;
     story.figure(
         "snapshot, sealed, and what all devices store of it",
-        format!("{} and {}", screen::size(snapshot.bytes), screen::size(stored)),
+        format!(
+            "{} and {}",
+            screen::size(snapshot.bytes),
+            screen::size(stored)
+        ),
     );
     story.chapter("Devices 1 and 4 are killed and their files deleted");
     let reference = cluster.keep_copy(0)?;
@@ -190,13 +236,26 @@ async fn lose_and_restore(
     let rebuilt = cluster.restore(&ticket).await?;
     let took = began.elapsed();
     ensure!(rebuilt.exists(), "the rebuilt file is missing");
-    story.check("every row is back as device 1 had it", data::same_rows(&reference, &rebuilt)?);
-    story.check("every row is as on a device that is left", data::same_rows(&cluster.db(1), &rebuilt)?);
+    story.check(
+        "every row is back as device 1 had it",
+        data::same_rows(&reference, &rebuilt)?,
+    );
+    story.check(
+        "every row is as on a device that is left",
+        data::same_rows(&cluster.db(1), &rebuilt)?,
+    );
     story.check("every edit is in it", edits.missing(&rebuilt)?.is_empty());
-    story.check("SQLite's integrity check passes", data::integrity(&rebuilt)?);
+    story.check(
+        "SQLite's integrity check passes",
+        data::integrity(&rebuilt)?,
+    );
     story.figure(
         "rebuilt from three of five devices",
-        format!("{} rows in {:.1} s", data::count_rows(&rebuilt)?, took.as_secs_f64()),
+        format!(
+            "{} rows in {:.1} s",
+            data::count_rows(&rebuilt)?,
+            took.as_secs_f64()
+        ),
     );
     Ok(())
 }
@@ -210,13 +269,20 @@ fn summary(story: &Story) -> anyhow::Result<()> {
     let failed = story.checks.iter().filter(|(_, held)| !held).count();
     let total = story.checks.len();
     println!("{:<52} {} of {total}", "checks that held", total - failed);
-    println!("{:<52} {:.1} s", "all of it", story.began.elapsed().as_secs_f64());
+    println!(
+        "{:<52} {:.1} s",
+        "all of it",
+        story.began.elapsed().as_secs_f64()
+    );
     ensure!(failed == 0, "{failed} of {total} checks failed");
     println!("\nAll of it held.");
     Ok(())
 }
 
 fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "the demo says how long things took")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the demo says how long things took"
+    )]
     Instant::now()
 }

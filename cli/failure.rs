@@ -38,7 +38,12 @@ impl Failure {
             io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
         });
         let what = texts.remove(0);
-        Failure { what, causes: texts, hint: error.chain().find_map(hint), is_closed_pipe }
+        Failure {
+            what,
+            causes: texts,
+            hint: error.chain().find_map(hint),
+            is_closed_pipe,
+        }
     }
 
     /// Prints it to standard error and returns the exit code.
@@ -77,15 +82,22 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
         return Some("start it with `syncline serve <db>` in another terminal");
     }
     if cause.is::<TicketError>() {
-        return Some("copy the whole ticket, from `syncline1` to its end, as `syncline ticket <db>` prints it");
+        return Some(
+            "copy the whole ticket, from `syncline1` to its end, as `syncline ticket <db>` prints it",
+        );
     }
     if let Some(error) = cause.downcast_ref::<TablesError>() {
         return match error {
-            TablesError::Missing(_) => Some("name an existing SQLite file, or join one with a ticket"),
-            TablesError::NoTable { .. } => Some("leave --table out to track every table that can be"),
-            TablesError::Obstacle { obstacle: Obstacle::NoPrimaryKey, .. } => {
-                Some("give the table a primary key, or leave it out: it stays local")
+            TablesError::Missing(_) => {
+                Some("name an existing SQLite file, or join one with a ticket")
             }
+            TablesError::NoTable { .. } => {
+                Some("leave --table out to track every table that can be")
+            }
+            TablesError::Obstacle {
+                obstacle: Obstacle::NoPrimaryKey,
+                ..
+            } => Some("give the table a primary key, or leave it out: it stays local"),
             _ => None,
         };
     }
@@ -93,7 +105,9 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
         return Some("name a free address with --listen, or leave it out");
     }
     if cause.is::<RestoreError>() {
-        return Some("start `syncline serve <db>` on more of the devices that are left, then try again");
+        return Some(
+            "start `syncline serve <db>` on more of the devices that are left, then try again",
+        );
     }
     None
 }
@@ -101,11 +115,17 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
 /// Says that a panic is our mistake.
 pub(crate) fn report_bug(panic: &PanicHookInfo<'_>) {
     // Panics with a closed standard output come from `println!` into a pipe that ended.
-    let message = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+    let message = panic
+        .payload()
+        .downcast_ref::<String>()
+        .map_or("", String::as_str);
     if message.contains("Broken pipe") {
         std::process::exit(0);
     }
     let mut out = io::stderr().lock();
     let _ = writeln!(out, "error: this is a mistake in syncline: {panic}");
-    let _ = writeln!(out, "hint: your data is safe; please report it with the line above");
+    let _ = writeln!(
+        out,
+        "hint: your data is safe; please report it with the line above"
+    );
 }

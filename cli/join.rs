@@ -22,7 +22,9 @@ pub(crate) async fn run(
     let ticket = read_ticket(ticket)?;
     let home = Home::of(db);
     let not_joined = || format!("could not join with `{}`", db.display());
-    let opened = home.create(|_| Ok(ticket.secret().clone())).with_context(not_joined)?;
+    let opened = home
+        .create(|_| Ok(ticket.secret().clone()))
+        .with_context(not_joined)?;
     let node = Node::start(opened, Options::from_ticket(&ticket, listen)).await;
     let node = node.with_context(not_joined)?;
     eprintln!("joining {} as {}", ticket.name(), node.peer_id());
@@ -42,7 +44,9 @@ pub(crate) fn read_ticket(text: &str) -> anyhow::Result<Ticket> {
         return Ok(Ticket::parse(text).context("this is not a usable ticket")?);
     }
     let mut pasted = String::new();
-    std::io::stdin().take(TICKET_CHARS_MAX as u64).read_to_string(&mut pasted)?;
+    std::io::stdin()
+        .take(TICKET_CHARS_MAX as u64)
+        .read_to_string(&mut pasted)?;
     Ok(Ticket::parse(&pasted).context("standard input holds no usable ticket")?)
 }
 

@@ -7,6 +7,9 @@ use syncline_engine::{Home, leave};
 
 pub(crate) fn run(db: &Path) -> anyhow::Result<()> {
     leave(&Home::of(db)).with_context(|| format!("could not leave with `{}`", db.display()))?;
-    println!("{} is an ordinary SQLite file again; its rows stay", db.display());
+    println!(
+        "{} is an ordinary SQLite file again; its rows stay",
+        db.display()
+    );
     Ok(())
 }

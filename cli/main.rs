@@ -111,7 +111,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("SYNCLINE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     std::panic::set_hook(Box::new(failure::report_bug));
     match std::panic::catch_unwind(|| run(cli.command)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -121,21 +124,32 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(async {
         match command {
-            Command::Share { db, tables, network } => share::run(&db, &tables, network.listen).await,
-            Command::Join { ticket, db, once, network } => {
-                join::run(&ticket, &db, once, network.listen).await
-            }
+            Command::Share {
+                db,
+                tables,
+                network,
+            } => share::run(&db, &tables, network.listen).await,
+            Command::Join {
+                ticket,
+                db,
+                once,
+                network,
+            } => join::run(&ticket, &db, once, network.listen).await,
             Command::Serve { db, network } => node::serve(&db, network.listen).await,
             Command::Ticket { db } => node::ticket(&db).await,
             Command::Snapshot { db } => node::snapshot(&db).await,
             Command::Status { db, json } => status::run(&db, json).await,
             Command::Leave { db } => leave::run(&db),
-            Command::Restore { ticket, db, network } => {
-                restore::run(&ticket, &db, network.listen).await
-            }
+            Command::Restore {
+                ticket,
+                db,
+                network,
+            } => restore::run(&ticket, &db, network.listen).await,
             Command::Demo { db } => demo::run(db.as_deref()).await,
         }
     });

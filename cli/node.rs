@@ -12,9 +12,20 @@ use crate::screen;
 /// `syncline serve`
 pub(crate) async fn serve(db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<()> {
     let home = Home::of(db);
-    let node = Node::start(home.open()?, Options { listen, dial: vec![] }).await;
+    let node = Node::start(
+        home.open()?,
+        Options {
+            listen,
+            dial: vec![],
+        },
+    )
+    .await;
     let node = node.with_context(|| format!("could not serve `{}`", db.display()))?;
-    eprintln!("serving {} as {}; Ctrl-C ends it", db.display(), node.peer_id());
+    eprintln!(
+        "serving {} as {}; Ctrl-C ends it",
+        db.display(),
+        node.peer_id()
+    );
     run(&home, node).await
 }
 
@@ -26,7 +37,9 @@ pub(crate) async fn run(home: &Home, node: Node) -> anyhow::Result<()> {
     let told = tokio::spawn(async move {
         loop {
             match events.recv().await {
-                Ok(event) => screen::words(&event).iter().for_each(|words| eprintln!("{words}")),
+                Ok(event) => screen::words(&event)
+                    .iter()
+                    .for_each(|words| eprintln!("{words}")),
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
             }
@@ -91,13 +104,19 @@ pub(crate) async fn ask(db: &Path, request: &Request) -> anyhow::Result<Answer> 
 pub(crate) fn unexpected(answer: Answer, what: &str) -> anyhow::Result<()> {
     match answer {
         Answer::Failed { reasons } => {
-            let error = reasons.into_iter().rev().fold(None, |inner: Option<anyhow::Error>, text| {
-                Some(match inner {
-                    None => anyhow::anyhow!(text),
-                    Some(inner) => inner.context(text),
-                })
-            });
-            Err(error.unwrap_or_else(|| anyhow::anyhow!("it gave no reason")).context(what.to_owned()))
+            let error =
+                reasons
+                    .into_iter()
+                    .rev()
+                    .fold(None, |inner: Option<anyhow::Error>, text| {
+                        Some(match inner {
+                            None => anyhow::anyhow!(text),
+                            Some(inner) => inner.context(text),
+                        })
+                    });
+            Err(error
+                .unwrap_or_else(|| anyhow::anyhow!("it gave no reason"))
+                .context(what.to_owned()))
         }
         _ => bail!("{what}: the running process answered something else"),
     }

@@ -18,11 +18,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) async fn run(ticket: &str, db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<()> {
     let ticket = join::read_ticket(ticket)?;
     if db.exists() {
-        bail!("`{}` is there already; name a file that is not, nothing is overwritten", db.display());
+        bail!(
+            "`{}` is there already; name a file that is not, nothing is overwritten",
+            db.display()
+        );
     }
     let home = Home::of(db);
     let not_restored = || format!("could not restore `{}`", db.display());
-    let opened = home.create(|_| Ok(ticket.secret().clone())).with_context(not_restored)?;
+    let opened = home
+        .create(|_| Ok(ticket.secret().clone()))
+        .with_context(not_restored)?;
     let node = Node::start(opened, Options::from_ticket(&ticket, listen)).await;
     let node = node.with_context(not_restored)?;
     let result = try_restore(&node).await;
@@ -38,7 +43,11 @@ pub(crate) async fn run(ticket: &str, db: &Path, listen: Vec<Multiaddr>) -> anyh
         return Err(error).with_context(not_restored);
     }
     stopped?;
-    println!("{} is back; `syncline serve {}` fetches what was written since", db.display(), db.display());
+    println!(
+        "{} is back; `syncline serve {}` fetches what was written since",
+        db.display(),
+        db.display()
+    );
     Ok(())
 }
 
@@ -47,7 +56,11 @@ async fn try_restore(node: &Node) -> Result<(), NodeError> {
     let bar = screen::bar(0, "fetching pieces");
     loop {
         let fetched = |progress: Progress| {
-            if let Progress::Fetched { blocks_done, blocks_total } = progress {
+            if let Progress::Fetched {
+                blocks_done,
+                blocks_total,
+            } = progress
+            {
                 bar.set_length(blocks_total.into());
                 bar.set_position(blocks_done.into());
             }
@@ -55,7 +68,11 @@ async fn try_restore(node: &Node) -> Result<(), NodeError> {
         match timeout_at(deadline + PATIENCE * 20, node.restore(fetched)).await {
             Ok(Ok(restored)) => {
                 bar.finish_and_clear();
-                println!("{} devices gave {} blocks", restored.blocks_from.len(), bar.position());
+                println!(
+                    "{} devices gave {} blocks",
+                    restored.blocks_from.len(),
+                    bar.position()
+                );
                 for liar in &restored.liars {
                     eprintln!("false pieces came from {liar}; they were not used");
                 }

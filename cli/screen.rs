@@ -8,8 +8,12 @@ use syncline_engine::NodeEvent;
 /// Returns a bar that counts to `length`; shown only where a person looks.
 pub(crate) fn bar(length: u64, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {elapsed}");
-    let style = style.expect("the template is well-formed").progress_chars("=> ");
-    ProgressBar::new(length).with_style(style).with_message(what)
+    let style = style
+        .expect("the template is well-formed")
+        .progress_chars("=> ");
+    ProgressBar::new(length)
+        .with_style(style)
+        .with_message(what)
 }
 
 /// Returns a spinner; shown only where a person looks.

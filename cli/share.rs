@@ -22,7 +22,10 @@ pub(crate) async fn run(
     } else {
         home.create(|identity| Ok(DatabaseSecret::generate(identity.public_key())?))
     };
-    let options = Options { listen, dial: vec![] };
+    let options = Options {
+        listen,
+        dial: vec![],
+    };
     let node = Node::start(opened.with_context(not_shared)?, options).await;
     let node = node.with_context(not_shared)?;
     let ticket = node.ticket().await?.to_text();
@@ -30,7 +33,9 @@ pub(crate) async fn run(
     // The ticket alone goes to standard output, so that a script can take it.
     println!("{}", *ticket);
     eprintln!("\n    syncline join <the line above> {}\n", name(db));
-    eprintln!("Whoever has this line can read and write the database. Keep this running; Ctrl-C ends it.");
+    eprintln!(
+        "Whoever has this line can read and write the database. Keep this running; Ctrl-C ends it."
+    );
     node::run(&home, node).await
 }
 
@@ -39,7 +44,9 @@ pub(crate) fn report(reports: &[TableReport]) {
     for report in reports {
         let name = &report.candidate.name;
         match (&report.tracked, &report.candidate.obstacle) {
-            (Some(Tracked::Begun { rows_count }), _) => eprintln!("  {name}: tracked, {rows_count} rows"),
+            (Some(Tracked::Begun { rows_count }), _) => {
+                eprintln!("  {name}: tracked, {rows_count} rows")
+            }
             (Some(Tracked::Already), _) => eprintln!("  {name}: tracked already"),
             (None, Some(obstacle)) => eprintln!("  {name}: stays local: {obstacle}"),
             (None, None) => {}
@@ -54,5 +61,8 @@ pub(crate) fn report(reports: &[TableReport]) {
 }
 
 fn name(db: &Path) -> String {
-    db.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    db.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }

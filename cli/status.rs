@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use syncline_engine::control::{AskError, Answer, Request, ask};
+use syncline_engine::control::{Answer, AskError, Request, ask};
 use syncline_engine::{Home, Status, offline_status};
 
 use crate::{node, screen};
@@ -24,21 +24,42 @@ pub(crate) async fn run(db: &Path, json: bool) -> anyhow::Result<()> {
 }
 
 fn print(db: &Path, status: &Status, is_running: bool) {
-    let running = if is_running { "served" } else { "not served; `syncline serve` starts it" };
+    let running = if is_running {
+        "served"
+    } else {
+        "not served; `syncline serve` starts it"
+    };
     println!("{} ({running})", db.display());
     println!("  device     {}", status.peer);
-    println!("  tables     {}", if status.tables.is_empty() { "none".into() } else { status.tables.join(", ") });
+    println!(
+        "  tables     {}",
+        if status.tables.is_empty() {
+            "none".into()
+        } else {
+            status.tables.join(", ")
+        }
+    );
     println!("  digest     {}", status.digest);
     println!("  unsealed   {} captured writes", status.pending_count);
-    println!("  log        {} envelopes, {}", status.envelopes_count, screen::size(status.envelope_bytes));
+    println!(
+        "  log        {} envelopes, {}",
+        status.envelopes_count,
+        screen::size(status.envelope_bytes)
+    );
     for waiting in &status.waiting {
         println!("  waiting    {waiting}");
     }
     if status.refused_count > 0 {
-        println!("  refused    {} envelopes that no device can merge", status.refused_count);
+        println!(
+            "  refused    {} envelopes that no device can merge",
+            status.refused_count
+        );
     }
     if status.forks_count > 0 {
-        println!("  forks      {} envelopes signed twice for one place: is a device cloned?", status.forks_count);
+        println!(
+            "  forks      {} envelopes signed twice for one place: is a device cloned?",
+            status.forks_count
+        );
     }
     for address in &status.listening {
         println!("  listening  {address}");

@@ -13,8 +13,12 @@ use tokio::time::sleep;
 
 use super::{data, now};
 
-const LISTEN: [&str; 4] =
-    ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--listen", "/ip4/127.0.0.1/tcp/0"];
+const LISTEN: [&str; 4] = [
+    "--listen",
+    "/ip4/127.0.0.1/udp/0/quic-v1",
+    "--listen",
+    "/ip4/127.0.0.1/tcp/0",
+];
 /// How long anything may take before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
@@ -33,7 +37,10 @@ struct Device {
 
 impl Cluster {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Cluster { folder, devices: vec![] }
+        Cluster {
+            folder,
+            devices: vec![],
+        }
     }
 
     pub(super) fn db(&self, device: usize) -> PathBuf {
@@ -54,13 +61,18 @@ impl Cluster {
             bail!("device 1 printed no ticket");
         }
         let report = std::fs::read_to_string(&self.devices[0].log)?;
-        let report = report.lines().take_while(|line| !line.is_empty()).map(str::to_owned);
+        let report = report
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .map(str::to_owned);
         Ok((ticket.trim().to_owned(), report.collect()))
     }
 
     /// Starts a further device.
     pub(super) fn join(&mut self, ticket: &str) -> anyhow::Result<()> {
-        let db = self.folder.join(format!("device{}.db", self.devices.len() + 1));
+        let db = self
+            .folder
+            .join(format!("device{}.db", self.devices.len() + 1));
         self.start("join", &[ticket], db)
     }
 
@@ -76,7 +88,11 @@ impl Cluster {
             .stderr(std::fs::File::create(&log)?)
             .spawn()
             .context("a device could not be started")?;
-        self.devices.push(Device { process: Some(process), db, log });
+        self.devices.push(Device {
+            process: Some(process),
+            db,
+            log,
+        });
         Ok(())
     }
 
@@ -93,7 +109,10 @@ impl Cluster {
             }
             sleep(LOOK).await;
         }
-        bail!("{what} did not arrive everywhere within {} s: {last}", PATIENCE.as_secs())
+        bail!(
+            "{what} did not arrive everywhere within {} s: {last}",
+            PATIENCE.as_secs()
+        )
     }
 
     /// Returns why these devices do not agree; `None` if they do.
@@ -104,18 +123,34 @@ impl Cluster {
         }
         for (status, device) in statuses.iter().zip(devices.clone()) {
             if status.pending_count > 0 || !status.waiting.is_empty() {
-                return Ok(Some(format!("device {} has unsent or waiting changes", device + 1)));
+                return Ok(Some(format!(
+                    "device {} has unsent or waiting changes",
+                    device + 1
+                )));
             }
             if status.peers.len() + 1 != devices.len() {
                 let count = status.peers.len();
-                return Ok(Some(format!("device {} is connected with {count}", device + 1)));
+                return Ok(Some(format!(
+                    "device {} is connected with {count}",
+                    device + 1
+                )));
             }
-            if status.peers.iter().any(|peer| peer.ahead_count > 0 || peer.lacks_count > 0) {
+            if status
+                .peers
+                .iter()
+                .any(|peer| peer.ahead_count > 0 || peer.lacks_count > 0)
+            {
                 return Ok(Some(format!("device {} is behind or ahead", device + 1)));
             }
         }
-        let same = statuses.iter().all(|status| status.digest == statuses[0].digest);
-        Ok(if same { None } else { Some("the digests differ".to_owned()) })
+        let same = statuses
+            .iter()
+            .all(|status| status.digest == statuses[0].digest);
+        Ok(if same {
+            None
+        } else {
+            Some("the digests differ".to_owned())
+        })
     }
 
     async fn status(&self, device: usize) -> anyhow::Result<Status> {
@@ -143,7 +178,8 @@ impl Cluster {
     pub(super) async fn heal(&self) -> anyhow::Result<()> {
         let single: Vec<[usize; 1]> = (0..self.devices.len()).map(|device| [device]).collect();
         let single: Vec<&[usize]> = single.iter().map(|device| &device[..]).collect();
-        self.for_pairs(&single, |peer| Request::Unblock { peer }).await
+        self.for_pairs(&single, |peer| Request::Unblock { peer })
+            .await
     }
 
     async fn for_pairs(
@@ -172,7 +208,10 @@ impl Cluster {
     pub(super) async fn snapshot(&self, device: usize) -> anyhow::Result<Snapshot> {
         match ask(&Home::of(&self.devices[device].db), &Request::Snapshot).await? {
             Answer::Snapshot(snapshot) => {
-                snapshot.failed.iter().for_each(|failed| println!("    not placed: {failed}"));
+                snapshot
+                    .failed
+                    .iter()
+                    .for_each(|failed| println!("    not placed: {failed}"));
                 Ok(snapshot)
             }
             answer => bail!("no snapshot was taken: {answer:?}"),
@@ -241,10 +280,15 @@ impl Cluster {
             .output()
             .await?;
         if !output.status.success() {
-            bail!("restore failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "restore failed: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         let said = String::from_utf8_lossy(&output.stdout);
-        said.lines().for_each(|line| println!("    {}", line.replace(&*self.folder.to_string_lossy(), ".")));
+        said.lines().for_each(|line| {
+            println!("    {}", line.replace(&*self.folder.to_string_lossy(), "."))
+        });
         Ok(db)
     }
 
@@ -261,7 +305,11 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for process in self.devices.iter_mut().filter_map(|device| device.process.as_mut()) {
+        for process in self
+            .devices
+            .iter_mut()
+            .filter_map(|device| device.process.as_mut())
+        {
             // A process that ended by itself cannot be killed, and need not be.
             let _ = process.kill();
             let _ = process.wait();

@@ -51,7 +51,8 @@ pub(super) fn open(db: &Path) -> anyhow::Result<Connection> {
 
 /// Returns the user's tables.
 pub(super) fn tables(conn: &Connection) -> anyhow::Result<Vec<String>> {
-    let tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%'
+    let tables =
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%'
         ESCAPE '\\' AND name NOT LIKE 'syncline\\_%' ESCAPE '\\' ORDER BY name";
     let mut statement = conn.prepare(tables)?;
     let tables = statement.query_map([], |row| row.get(0))?;
@@ -83,12 +84,15 @@ fn contents(db: &Path) -> anyhow::Result<Vec<(String, Vec<String>)>> {
     let conn = open(db)?;
     let mut contents = Vec::new();
     for table in tables(&conn)? {
-        let columns = "SELECT group_concat('quote(' || '\"' || replace(name, '\"', '\"\"') || '\")',
+        let columns =
+            "SELECT group_concat('quote(' || '\"' || replace(name, '\"', '\"\"') || '\")',
             ' || '','' || ') FROM pragma_table_info(?1)";
         let columns: String = conn.query_row(columns, [&table], |row| row.get(0))?;
         let rows = format!("SELECT {columns} FROM {} ORDER BY 1", quoted(&table));
         let mut statement = conn.prepare(&rows)?;
-        let rows = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let rows = statement
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
         contents.push((table, rows));
     }
     Ok(contents)

@@ -47,7 +47,8 @@ impl Edits {
         for table in counts.keys() {
             let target = target(&conn, table)?;
             let better = |target: &Target| {
-                best.as_ref().is_none_or(|best| target.texts.len() > best.texts.len())
+                best.as_ref()
+                    .is_none_or(|best| target.texts.len() > best.texts.len())
             };
             if let Some(target) = target.filter(better) {
                 best = Some(target);
@@ -56,7 +57,11 @@ impl Edits {
         let target = best.context(
             "the demo needs a table with a one-column key, two columns of text and ten rows",
         )?;
-        Ok(Edits { target, expected: vec![], counts })
+        Ok(Edits {
+            target,
+            expected: vec![],
+            counts,
+        })
     }
 
     /// Writes on devices 1 to 3 while none of them hears of the others.
@@ -64,18 +69,36 @@ impl Edits {
         let [one, two, three] = [0, 1, 2].map(|device| cluster.db(device));
         self.update(&one, 0, 0, "edited on device 1")?;
         self.update(&two, 0, 1, "edited on device 2")?;
-        self.expect(0, 0, "edited on device 1", "two columns of one row, on two devices: both stay")?;
-        self.expect(0, 1, "edited on device 2", "two columns of one row, on two devices: both stay")?;
+        self.expect(
+            0,
+            0,
+            "edited on device 1",
+            "two columns of one row, on two devices: both stay",
+        )?;
+        self.expect(
+            0,
+            1,
+            "edited on device 2",
+            "two columns of one row, on two devices: both stay",
+        )?;
         // Two edits of one cell before the last one, so that counting edits would choose wrongly.
         self.update(&one, 1, 0, "first")?;
         self.update(&one, 1, 0, "second")?;
         // A later millisecond, whatever the clock's resolution.
         std::thread::sleep(Duration::from_millis(200));
         self.update(&three, 1, 0, "last on device 3")?;
-        self.expect(1, 0, "last on device 3", "one cell on two devices: the latest wins")?;
+        self.expect(
+            1,
+            0,
+            "last on device 3",
+            "one cell on two devices: the latest wins",
+        )?;
         self.delete(&two, 2)?;
         self.update(&three, 2, 0, "edited, but deleted elsewhere")?;
-        self.expect_gone(2, "deleted on device 2, edited on device 3: the deletion wins")?;
+        self.expect_gone(
+            2,
+            "deleted on device 2, edited on device 3: the deletion wins",
+        )?;
         for (device, db) in [(1, &one), (2, &two), (3, &three)] {
             self.add(db, device)?;
         }
@@ -121,7 +144,9 @@ impl Edits {
         for (table, expected) in &self.counts {
             let found = count_table(&conn, table)?;
             if found != *expected {
-                lost.push(format!("{table} has {found} rows and should have {expected}"));
+                lost.push(format!(
+                    "{table} has {found} rows and should have {expected}"
+                ));
             }
         }
         Ok(lost)
@@ -150,7 +175,13 @@ impl Edits {
     }
 
     fn update(&self, db: &Path, row: usize, column: usize, value: &str) -> anyhow::Result<()> {
-        let Target { table, key, texts, rows, .. } = &self.target;
+        let Target {
+            table,
+            key,
+            texts,
+            rows,
+            ..
+        } = &self.target;
         let (table, key, column) = (quoted(table), quoted(key), quoted(&texts[column]));
         let update = format!("UPDATE {table} SET {column} = ?1 WHERE {key} = ?2");
         open(db)?.execute(&update, (value, &rows[row]))?;
@@ -158,40 +189,62 @@ impl Edits {
     }
 
     fn delete(&mut self, db: &Path, row: usize) -> anyhow::Result<()> {
-        let Target { table, key, rows, .. } = &self.target;
+        let Target {
+            table, key, rows, ..
+        } = &self.target;
         let delete = format!("DELETE FROM {} WHERE {} = ?1", quoted(table), quoted(key));
         let conn = open(db)?;
         // Rows that refer to it are another story.
         conn.pragma_update(None, "foreign_keys", false)?;
         conn.execute(&delete, [&rows[row]])?;
-        self.counts.entry(table.clone()).and_modify(|count| *count -= 1);
+        self.counts
+            .entry(table.clone())
+            .and_modify(|count| *count -= 1);
         Ok(())
     }
 
     /// Adds rows like the first one, with keys that no other device gives out.
     fn add(&mut self, db: &Path, device: i64) -> anyhow::Result<()> {
         let conn = open(db)?;
-        let Target { table, key, rows, key_is_number, .. } = &self.target;
+        let Target {
+            table,
+            key,
+            rows,
+            key_is_number,
+            ..
+        } = &self.target;
         let (name, id) = (quoted(table), quoted(key));
         let columns = "SELECT group_concat('\"' || replace(name, '\"', '\"\"') || '\"', ', ')
             FROM pragma_table_info(?1) WHERE pk = 0";
         let columns: String = conn.query_row(columns, [table], |row| row.get(0))?;
-        let insert =
-            format!("INSERT INTO {name}({id}, {columns}) SELECT ?1, {columns} FROM {name} WHERE {id} = ?2");
+        let insert = format!(
+            "INSERT INTO {name}({id}, {columns}) SELECT ?1, {columns} FROM {name} WHERE {id} = ?2"
+        );
         let first = 1_000_000 * device;
         for number in first..first + ADDED {
-            let new: Value =
-                if *key_is_number { number.into() } else { format!("device-{number}").into() };
+            let new: Value = if *key_is_number {
+                number.into()
+            } else {
+                format!("device-{number}").into()
+            };
             conn.execute(&insert, (&new, &rows[6]))?;
         }
         let added = if *key_is_number {
             format!("{id} BETWEEN {first} AND {}", first + ADDED - 1)
         } else {
-            format!("{id} BETWEEN 'device-{first}' AND 'device-{}'", first + ADDED - 1)
+            format!(
+                "{id} BETWEEN 'device-{first}' AND 'device-{}'",
+                first + ADDED - 1
+            )
         };
         let truth = format!("SELECT count(*) = {ADDED} FROM {name} WHERE {added}");
-        self.expected.push((format!("{ADDED} rows added on device {device}: all are there"), truth));
-        self.counts.entry(table.clone()).and_modify(|count| *count += ADDED);
+        self.expected.push((
+            format!("{ADDED} rows added on device {device}: all are there"),
+            truth,
+        ));
+        self.counts
+            .entry(table.clone())
+            .and_modify(|count| *count += ADDED);
         Ok(())
     }
 
@@ -202,7 +255,9 @@ impl Edits {
     }
 
     fn expect_gone(&mut self, row: usize, what: &str) -> anyhow::Result<()> {
-        let Target { table, key, rows, .. } = &self.target;
+        let Target {
+            table, key, rows, ..
+        } = &self.target;
         let (table, key, id) = (quoted(table), quoted(key), literal(&rows[row])?);
         let truth = format!("SELECT NOT EXISTS (SELECT 1 FROM {table} WHERE {key} = {id})");
         self.expected.push((what.to_owned(), truth));
@@ -210,7 +265,13 @@ impl Edits {
     }
 
     fn truth(&self, row: usize, column: usize, value: &str) -> anyhow::Result<String> {
-        let Target { table, key, texts, rows, .. } = &self.target;
+        let Target {
+            table,
+            key,
+            texts,
+            rows,
+            ..
+        } = &self.target;
         let (table, key, id) = (quoted(table), quoted(key), literal(&rows[row])?);
         let column = quoted(&texts[column]);
         Ok(format!(
@@ -238,22 +299,42 @@ fn target(conn: &Connection, table: &str) -> anyhow::Result<Option<Target>> {
         (SELECT \"from\" FROM pragma_foreign_key_list(?1))";
     let mut statement = conn.prepare(columns)?;
     let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-    let columns: Vec<(String, String, i64)> =
-        statement.query_map([table], read)?.collect::<Result<_, _>>()?;
-    let keys: Vec<_> = columns.iter().filter(|(_, _, position)| *position > 0).collect();
-    let [(key, key_type, _)] = keys[..] else { return Ok(None) };
+    let columns: Vec<(String, String, i64)> = statement
+        .query_map([table], read)?
+        .collect::<Result<_, _>>()?;
+    let keys: Vec<_> = columns
+        .iter()
+        .filter(|(_, _, position)| *position > 0)
+        .collect();
+    let [(key, key_type, _)] = keys[..] else {
+        return Ok(None);
+    };
     let is_text = |declared: &str| {
         let declared = declared.to_ascii_uppercase();
         declared.contains("CHAR") || declared.contains("TEXT")
     };
-    let texts = columns.iter().filter(|(_, declared, position)| *position == 0 && is_text(declared));
+    let texts = columns
+        .iter()
+        .filter(|(_, declared, position)| *position == 0 && is_text(declared));
     let texts: Vec<String> = texts.map(|(name, _, _)| name.clone()).collect();
-    let rows = format!("SELECT {0} FROM {1} ORDER BY {0} LIMIT 7", quoted(key), quoted(table));
-    let rows: Vec<Value> =
-        conn.prepare(&rows)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let rows = format!(
+        "SELECT {0} FROM {1} ORDER BY {0} LIMIT 7",
+        quoted(key),
+        quoted(table)
+    );
+    let rows: Vec<Value> = conn
+        .prepare(&rows)?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
     if texts.len() < 2 || rows.len() < 7 {
         return Ok(None);
     }
     let key_is_number = key_type.to_ascii_uppercase().contains("INT");
-    Ok(Some(Target { table: table.to_owned(), key: key.clone(), texts, rows, key_is_number }))
+    Ok(Some(Target {
+        table: table.to_owned(),
+        key: key.clone(),
+        texts,
+        rows,
+        key_is_number,
+    }))
 }
