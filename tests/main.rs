@@ -4,4 +4,5 @@ mod capture;
 mod convergence;
 mod extension;
 mod harness;
+mod simulator;
 mod tidy;
