@@ -17,7 +17,7 @@ use crate::clock::now_unix_ms;
 use crate::home::OpenHome;
 use crate::log::{Cursor, Heads, Log, LogError, Logged, Received, StreamRef};
 use crate::trust::{
-    DatabaseSecret, EnvelopeError, Identity, Kind, RandomError, Sealing, Seq, StreamId,
+    DatabaseSecret, EnvelopeError, Identity, Kind, PAYLOAD_BYTES_MAX, RandomError, Sealing, Seq, StreamId,
     VerifiedEnvelope, random_bytes, seal, verify,
 };
 
@@ -136,7 +136,7 @@ impl Replica {
             return Ok(self.log.set_cursor(SEALED, &Hlc::ZERO.to_bits().to_be_bytes())?);
         }
         let changes = sqlite::export(&self.conn, &VersionVector::new(), now_unix_ms)?;
-        self.seal(&changes, changes.until.version(own))?;
+        self.seal(&changes.encode(), changes.until.version(own))?;
         Ok(())
     }
 
@@ -161,33 +161,72 @@ impl Replica {
         if version == self.data_version && !self.is_stale {
             return Ok(Vec::new());
         }
-        let sealed = self.seal_own(now_unix_ms)?;
-        self.data_version = version;
-        self.is_stale = false;
+        let sealed = self.seal_own(now_unix_ms);
+        if let Err(ReplicaError::Seal(_)) = sealed {
+            // A transaction above the limit: trying again before something else is written would
+            // only say so again.
+            (self.data_version, self.is_stale) = (version, false);
+        }
+        let sealed = sealed?;
+        (self.data_version, self.is_stale) = (version, false);
         Ok(sealed)
     }
 
     /// Folds, seals and logs what was written here, and returns the envelopes.
     fn seal_own(&mut self, now_unix_ms: u64) -> Result<Vec<Vec<u8>>, ReplicaError> {
-        sqlite::fold(&self.conn, now_unix_ms)?;
         let site = sqlite::site_id(&self.conn)?;
         let mut sealed = Vec::new();
-        loop {
-            let after = self.sealed_until()?;
-            let Some(changes) = sqlite::export_own(&self.conn, after, ENVELOPE_ROWS)? else {
-                break;
-            };
-            // Everything in between was overwritten by others: the next envelope begins here too.
-            if changes.is_empty() {
-                break;
-            }
-            sealed.push(self.seal(&changes, changes.until.version(site))?);
+        while let Some((payload, until)) = self.next_own(now_unix_ms)? {
+            sealed.push(self.seal(&payload, until.version(site))?);
         }
         Ok(sealed)
     }
 
+    /// Returns what the next own envelope carries, and how far it reaches: whole versions, as many as
+    /// fit.
+    fn next_own(&self, now_unix_ms: u64) -> Result<Option<Payload>, ReplicaError> {
+        let after = self.sealed_until()?;
+        // Nobody may write between the fold and the reading: what is not folded would be read
+        // under an earlier write's version, and a transaction in part.
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let changes = self.choose_own(after, now_unix_ms);
+        self.conn.execute_batch(if changes.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        changes
+    }
+
+    fn choose_own(
+        &self,
+        after: Hlc,
+        now_unix_ms: u64,
+    ) -> Result<Option<Payload>, ReplicaError> {
+        sqlite::fold(&self.conn, now_unix_ms)?;
+        let newest = sqlite::version_vector(&self.conn)?.version(sqlite::site_id(&self.conn)?);
+        let (mut rows_least, mut rows_max) = (1, ENVELOPE_ROWS);
+        loop {
+            let Some(changes) = sqlite::export_own(&self.conn, after, rows_max)? else {
+                return Ok(None);
+            };
+            if changes.is_empty() {
+                // Others overwrote all of it, or its table is gone: look further, or wait.
+                if changes.until.iter().all(|(_, until)| until >= newest) {
+                    return Ok(None);
+                }
+                rows_max = rows_max.saturating_mul(2);
+                rows_least = rows_max;
+                continue;
+            }
+            let payload = changes.encode();
+            // One version alone is a transaction, and goes whole or not at all.
+            if payload.len() > PAYLOAD_BYTES_MAX && rows_max > rows_least {
+                rows_max = (rows_max / 2).max(rows_least);
+                continue;
+            }
+            return Ok(Some((payload, changes.until)));
+        }
+    }
+
     /// Seals and logs one changeset together with the cursor that says so.
-    fn seal(&mut self, changes: &Changeset, until: Hlc) -> Result<Vec<u8>, ReplicaError> {
+    fn seal(&mut self, payload: &[u8], until: Hlc) -> Result<Vec<u8>, ReplicaError> {
         let sealing = Sealing {
             database: self.secret.id(),
             key: self.secret.current_key(),
@@ -196,7 +235,7 @@ impl Replica {
             kind: Kind::Data,
             nonce: random_bytes()?,
         };
-        let envelope = seal(&sealing, &changes.encode()).map_err(ReplicaError::Seal)?;
+        let envelope = seal(&sealing, payload).map_err(ReplicaError::Seal)?;
         let until = until.to_bits().to_be_bytes();
         let cursor = Cursor { name: SEALED, value: &until };
         self.log.append_own(std::slice::from_ref(&envelope), &[cursor])?;
@@ -378,6 +417,9 @@ pub struct Whole {
     /// What of the log is in it.
     pub heads: Heads,
 }
+
+/// An encoded changeset, and how far it reaches.
+type Payload = (Vec<u8>, VersionVector);
 
 /// Why an envelope is not merged.
 enum Unmerged {

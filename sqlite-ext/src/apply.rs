@@ -147,7 +147,7 @@ pub fn import_changeset(
 }
 
 /// How many prepared statements are kept: a few for each table and set of columns.
-const STATEMENTS_COUNT: usize = 256;
+pub(crate) const STATEMENTS_COUNT: usize = 256;
 
 /// Refuses what must not or cannot be merged now.
 fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(), ImportError> {

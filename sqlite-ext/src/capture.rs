@@ -42,7 +42,7 @@ pub(crate) fn end(table_id: i64) -> String {
 fn drop_triggers(table_id: i64) -> String {
     let drop = |event: &str| format!("DROP TRIGGER IF EXISTS syncline_{table_id}_{event};");
     list(
-        ["insert", "update", "move", "delete", "null"]
+        ["insert", "update", "move", "delete", "null", "unset"]
             .into_iter()
             .map(drop),
         "\n",
@@ -85,15 +85,10 @@ fn triggers(table: &Table) -> String {
         // SQLite lets NULL into such a key, any number of times; no other replica could tell the
         // rows apart.
         let null = |column: &Column| format!("NEW.{} IS NULL", quoted(&column.name));
-        let null = list(table.key_columns.iter().map(null), " OR ");
+        let null = format!("WHEN {}", list(table.key_columns.iter().map(null), " OR "));
         let raise = "SELECT RAISE(ABORT, 'a row of a tracked table needs a primary key');";
-        sql.push(trigger(
-            table,
-            "null",
-            "AFTER INSERT",
-            &format!("WHEN {null}"),
-            raise,
-        ));
+        sql.push(trigger(table, "null", "AFTER INSERT", &null, raise));
+        sql.push(trigger(table, "unset", "AFTER UPDATE", &null, raise));
     }
     sql.join("\n")
 }

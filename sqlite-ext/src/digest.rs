@@ -8,7 +8,7 @@ use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
 use crate::fold::read_folded;
 use crate::rows;
 use crate::shadow::{Sites, is_prepared};
-use crate::table::{KeyKind, RowKey, Table};
+use crate::table::{KeyKind, RowKey, Table, canonical};
 
 /// Returns the hash of all live rows of all tracked tables with their clocks: equal on replicas
 /// that have seen the same changes, in whatever order. Folds first.
@@ -58,7 +58,8 @@ fn add_table(
             None
         };
         let life = life.and_then(|clock| CausalLength::new(clock.causal_length));
-        hasher.begin(&table.name, life.unwrap_or(CausalLength::FIRST), key);
+        let key = canonical(key);
+        hasher.begin(&table.name, life.unwrap_or(CausalLength::FIRST), &key);
         let whole = row_lane.at(&place).unwrap_or(Clock::UNWRITTEN);
         for (at, (cursor, value)) in by_name.iter().zip(lanes.iter_mut().zip(cells)) {
             let clock = cursor.at(&place).unwrap_or(whole);

@@ -11,6 +11,7 @@ use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
 
 use crate::capture::{DELETED, WHOLE};
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
+use crate::heal;
 use crate::rows::{self, key_from};
 use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick};
 use crate::table::{KeyKind, RowKey, Table};
@@ -45,6 +46,7 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
         return Ok(None);
     }
     in_savepoint(conn, || {
+        heal::heal(conn)?;
         let mut version = None;
         for table in Table::all(conn)? {
             let refreshed = refresh(conn, table, now_unix_ms);
@@ -62,8 +64,13 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
                 table: &table,
                 version,
             };
+            let gone = folding.gone(&notes)?;
+            folding.end_lives(&gone)?;
             folding.deletions(&notes)?;
             folding.writes(&notes)?;
+            // Rows that were written and then deleted before the fold have no clocks.
+            gone.iter().try_for_each(|run| folding.forget_runs(run))?;
+            folding.drop_phantoms(&notes)?;
         }
         Ok(version)
     })
@@ -92,6 +99,9 @@ pub(crate) fn read_folded<T, E: From<FoldError> + From<rusqlite::Error>>(
 /// Whether anything is pending, or a table has columns that are not tracked: looked up without
 /// taking the lock for writing.
 fn has_work(conn: &Connection) -> Result<bool, FoldError> {
+    if heal::is_needed(conn)? {
+        return Ok(true);
+    }
     for table in Table::all(conn)? {
         let any = format!("SELECT 1 FROM {} LIMIT 1", table.pending());
         let columns =
@@ -113,8 +123,11 @@ fn has_work(conn: &Connection) -> Result<bool, FoldError> {
 struct Notes {
     /// Runs of touched rows with the lanes that were written; in order, never overlapping.
     written: Vec<Run>,
-    /// Keys of which a deletion was noted, whether or not the row came back, with their rowid.
+    /// Keys of which a deletion was noted, whether or not the row came back, with their rowid; of
+    /// tables whose key is not the rowid.
     deleted: BTreeSet<(Vec<Value>, Option<i64>)>,
+    /// The same for a table whose key is the rowid: first and last keys, in order.
+    deleted_runs: Vec<(i64, i64)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -140,30 +153,30 @@ impl Notes {
                 KeyKind::Integer | KeyKind::Rowid => (RowKey::Rowid(row.get(0)?), row.get(1)?),
             };
             if mask == DELETED {
-                notes.deleted.insert(match (table.kind, &place) {
-                    (KeyKind::Packed, _) => (key_from(row, 1, key_count)?, None),
+                match (table.kind, &place) {
+                    (KeyKind::Integer, RowKey::Rowid(key)) => notes.deleted_runs.push((*key, *key)),
                     (KeyKind::Rowid, RowKey::Rowid(rowid)) => {
-                        (key_from(row, 2, key_count)?, Some(*rowid))
+                        notes.deleted.insert((key_from(row, 2, key_count)?, Some(*rowid)));
                     }
-                    (_, RowKey::Rowid(rowid)) => (vec![Value::Integer(*rowid)], Some(*rowid)),
-                    (_, RowKey::Packed(_)) => continue,
-                });
+                    _ => {
+                        notes.deleted.insert((key_from(row, 1, key_count)?, None));
+                    }
+                }
             } else if mask != 0 {
                 push(&mut runs, place, mask);
             }
         }
         drop(rows);
         drop(statement);
-        if !(runs.is_empty() && notes.deleted.is_empty()) {
-            notes.written = disjoint(runs);
-        }
+        notes.written = disjoint(runs);
+        notes.deleted_runs = joined(notes.deleted_runs);
         conn.prepare_cached(&format!("DELETE FROM {pending}"))?
             .execute([])?;
         Ok(notes)
     }
 
     fn is_empty(&self) -> bool {
-        self.written.is_empty() && self.deleted.is_empty()
+        self.written.is_empty() && self.deleted.is_empty() && self.deleted_runs.is_empty()
     }
 }
 
@@ -206,6 +219,37 @@ fn disjoint(mut runs: Vec<Run>) -> Vec<Run> {
     runs
 }
 
+/// Sorts keys and joins those that follow each other.
+fn joined(mut runs: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    runs.sort_unstable();
+    let mut joined: Vec<(i64, i64)> = Vec::new();
+    for (first, last) in runs {
+        match joined.last_mut() {
+            Some(run) if run.1.checked_add(1).is_none_or(|next| first <= next) => {
+                run.1 = run.1.max(last);
+            }
+            _ => joined.push((first, last)),
+        }
+    }
+    joined
+}
+
+/// Returns what of the keys from `first` to `last` is in none of `taken`, which are in order.
+fn between((first, last): (i64, i64), taken: &[(i64, i64)]) -> Vec<(i64, i64)> {
+    let mut free = Vec::new();
+    let mut next = Some(first);
+    for (from, to) in taken {
+        if let Some(next) = next
+            && next < *from
+        {
+            free.push((next, from - 1));
+        }
+        next = to.checked_add(1);
+    }
+    free.extend(next.filter(|next| *next <= last).map(|next| (next, last)));
+    free
+}
+
 /// One table's fold.
 struct Folding<'a> {
     conn: &'a Connection,
@@ -221,7 +265,59 @@ impl Folding<'_> {
         }
     }
 
-    /// Ends the lives of rows that are gone.
+    /// Returns the keys that were deleted and are not there, of a table whose key is the rowid.
+    fn gone(&self, notes: &Notes) -> rusqlite::Result<Vec<(i64, i64)>> {
+        let mut gone = Vec::new();
+        for run in &notes.deleted_runs {
+            let mut left = Vec::new();
+            let (first, last) = (RowKey::Rowid(run.0), RowKey::Rowid(run.1));
+            rows::for_each(self.conn, self.table, &[], (&first, &last), |rowid, _| {
+                left.extend(rowid.map(|rowid| (rowid, rowid)));
+                Ok(())
+            })?;
+            gone.extend(between(*run, &left));
+        }
+        Ok(gone)
+    }
+
+    /// Ends the lives of rows that are gone, run by run.
+    fn end_lives(&self, gone: &[(i64, i64)]) -> rusqlite::Result<()> {
+        let numbers = |ranges: &[clocks::Range]| -> Vec<(i64, i64)> {
+            let number = |range: &clocks::Range| match (&range.first, &range.last) {
+                (RowKey::Rowid(first), RowKey::Rowid(last)) => Some((*first, *last)),
+                _ => None,
+            };
+            ranges.iter().filter_map(number).collect()
+        };
+        for run in gone {
+            let (first, last) = (RowKey::Rowid(run.0), RowKey::Rowid(run.1));
+            let lives = clocks::ranges(self.conn, self.lane(LIFE), &first, &last)?;
+            let rows = clocks::ranges(self.conn, self.lane(ROW), &first, &last)?;
+            self.forget_runs(run)?;
+            for life in &lives {
+                let length = length(&life.clock);
+                if length.is_alive() {
+                    self.set_lives(&life.first, &life.last, length.dead())?;
+                }
+            }
+            // A row that was made and deleted before anybody heard of it leaves nothing.
+            let taken = numbers(&lives);
+            for known in numbers(&rows) {
+                let taken: Vec<_> = taken
+                    .iter()
+                    .filter(|(from, to)| *from <= known.1 && *to >= known.0)
+                    .map(|(from, to)| ((*from).max(known.0), (*to).min(known.1)))
+                    .collect();
+                for (from, to) in between(known, &taken) {
+                    let (from, to) = (RowKey::Rowid(from), RowKey::Rowid(to));
+                    self.set_lives(&from, &to, CausalLength::FIRST.dead())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the lives of rows that are gone, row by row, where the key is not the rowid.
     fn deletions(&self, notes: &Notes) -> rusqlite::Result<()> {
         for (key, rowid) in &notes.deleted {
             let life_key = self.table.life_key(key);
@@ -249,22 +345,39 @@ impl Folding<'_> {
         Ok(())
     }
 
+    fn forget_runs(&self, run: &(i64, i64)) -> rusqlite::Result<()> {
+        self.forget(&RowKey::Rowid(run.0), &RowKey::Rowid(run.1))
+    }
+
     fn forget_cells(&self, place: &RowKey) -> rusqlite::Result<()> {
-        clocks::clear(self.conn, self.lane(ROW), place, place)?;
+        self.forget(place, place)
+    }
+
+    fn forget(&self, first: &RowKey, last: &RowKey) -> rusqlite::Result<()> {
+        clocks::clear(self.conn, self.lane(ROW), first, last)?;
         for column in &self.table.columns {
-            clocks::clear(self.conn, self.lane(column.lane), place, place)?;
+            clocks::clear(self.conn, self.lane(column.lane), first, last)?;
         }
         Ok(())
     }
 
     fn set_life(&self, key: &RowKey, length: CausalLength) -> rusqlite::Result<()> {
+        self.set_lives(key, key, length)
+    }
+
+    fn set_lives(
+        &self,
+        first: &RowKey,
+        last: &RowKey,
+        length: CausalLength,
+    ) -> rusqlite::Result<()> {
         let causal_length = length.get();
         let clock = Clock {
             site: OWN,
             version: self.version,
             causal_length,
         };
-        clocks::set(self.conn, self.lane(LIFE), key, key, clock)
+        clocks::set(self.conn, self.lane(LIFE), first, last, clock)
     }
 
     /// Stamps what was written.
@@ -305,7 +418,7 @@ impl Folding<'_> {
                 }
             }
         }
-        self.drop_phantoms(notes)
+        Ok(())
     }
 
     /// Begins another life for rows that were deleted before they were written.

@@ -6,6 +6,7 @@ use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, Error, Result};
 use syncline_crdt::VersionVector;
 
+use crate::apply::STATEMENTS_COUNT;
 use crate::{
     Tracked, digest, export, fold, import, is_prepared, leave, prepare, site_id, track, untrack,
     version_vector,
@@ -105,6 +106,7 @@ fn add<T: rusqlite::functions::SqlFnOutput + 'static>(
         )]
         // SAFETY: the connection is used only while this call lasts, on the thread of the call.
         let conn = unsafe { context.get_connection() }?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS_COUNT);
         body(&conn, context)
     })
 }

@@ -21,6 +21,7 @@ mod digest;
 mod export;
 mod fold;
 mod functions;
+mod heal;
 #[cfg(feature = "loadable")]
 mod loadable;
 mod parked;

@@ -3,6 +3,8 @@
 use rusqlite::{Connection, ErrorCode, params};
 use syncline_crdt::{Hlc, SiteId, Stamp, VersionVector};
 
+use crate::heal;
+
 /// The version of the shadow tables; `docs/storage.md` describes it.
 const FORMAT: i64 = 1;
 
@@ -39,6 +41,7 @@ const TABLES: &str = "
         PRIMARY KEY(table_id, lane, key)
     ) WITHOUT ROWID;
     CREATE TABLE syncline_parked(id INTEGER PRIMARY KEY, name TEXT NOT NULL, changes BLOB NOT NULL);
+    CREATE TABLE syncline_canary(name TEXT PRIMARY KEY);
     CREATE INDEX syncline_clocks_by_stamp ON syncline_clocks(site, version);
 ";
 
@@ -82,6 +85,7 @@ pub fn prepare(conn: &Connection) -> Result<(), OpenError> {
         conn.execute_batch(TABLES)?;
         let format = "INSERT INTO syncline_meta(key, value) VALUES('format', ?1), ('clock', 0)";
         conn.execute(format, [FORMAT])?;
+        heal::set_canary(conn)?;
         let own = "INSERT INTO syncline_sites(ordinal, site_id) VALUES(?1, ?2)";
         conn.execute(own, params![OWN, site])?;
         Ok(())
@@ -255,6 +259,10 @@ impl Sites {
     ///
     /// If a clock names a site that is not in `syncline_sites`: they are written together.
     pub(crate) fn stamp(&self, ordinal: i64, version: Hlc) -> Stamp {
+        // What nobody wrote has the same stamp on every replica.
+        if version == Hlc::ZERO {
+            return Stamp::default();
+        }
         let found = self
             .rows
             .binary_search_by_key(&ordinal, |(ordinal, _, _)| *ordinal);

@@ -221,9 +221,23 @@ impl Table {
     pub(crate) fn life_key(&self, key: &[Value]) -> RowKey {
         match (self.kind, key) {
             (KeyKind::Integer, [Value::Integer(number)]) => RowKey::Rowid(*number),
-            _ => RowKey::Packed(pack_key(key)),
+            _ => RowKey::Packed(pack_key(&canonical(key))),
         }
     }
+}
+
+/// Returns a key in the one form of all that SQLite calls equal to it: a whole number in a column
+/// without a type may be an integer on one replica and a real on another.
+pub(crate) fn canonical(key: &[Value]) -> Vec<Value> {
+    let whole = |real: f64| {
+        let is_whole = real.fract() == 0.0 && real.abs() < 9_007_199_254_740_992.0;
+        is_whole.then_some(Value::Integer(real as i64))
+    };
+    let form = |value: &Value| match value {
+        Value::Real(real) => whole(real.get()).unwrap_or_else(|| value.clone()),
+        _ => value.clone(),
+    };
+    key.iter().map(form).collect()
 }
 
 /// A row as the clocks name it.

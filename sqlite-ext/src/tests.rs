@@ -471,6 +471,7 @@ fn user_triggers_and_foreign_keys_do_not_act_on_merged_rows() {
 fn what_cannot_be_tracked_is_named() {
     let schema = "CREATE TABLE ok(id INTEGER PRIMARY KEY, a);
         CREATE TABLE nokey(a); CREATE TABLE uniq(id INTEGER PRIMARY KEY, mail UNIQUE);
+        CREATE TABLE nocase(id TEXT PRIMARY KEY COLLATE NOCASE);
         CREATE TABLE nulls(id TEXT PRIMARY KEY); INSERT INTO nulls VALUES(NULL);
         CREATE VIEW v AS SELECT 1;";
     let a = replica(schema, &["ok"]);
@@ -478,6 +479,7 @@ fn what_cannot_be_tracked_is_named() {
         ("nokey", "no primary key"),
         ("uniq", "UNIQUE(mail)"),
         ("nulls", "NULL in their primary key"),
+        ("nocase", "COLLATE BINARY"),
         ("v", "no such table"),
         ("missing", "no such table"),
         ("syncline_meta", "reserved"),
@@ -488,11 +490,11 @@ fn what_cannot_be_tracked_is_named() {
     assert_eq!(tracked_tables(&a.conn).expect("tables"), ["ok"]);
     let insert_null = "CREATE TABLE k(id TEXT PRIMARY KEY)";
     let b = replica(insert_null, &["k"]);
-    let error = b
-        .conn
-        .execute("INSERT INTO k VALUES(NULL)", [])
-        .expect_err("NULL key");
-    assert!(error.to_string().contains("needs a primary key"), "{error}");
+    b.conn.execute_batch("INSERT INTO k VALUES('k')").expect("a good key");
+    for write in ["INSERT INTO k VALUES(NULL)", "UPDATE k SET id = NULL"] {
+        let error = b.conn.execute(write, []).expect_err(write);
+        assert!(error.to_string().contains("needs a primary key"), "{error}");
+    }
 }
 
 #[test]
@@ -511,6 +513,62 @@ fn leaving_gives_back_the_file_as_it_was() {
             "SELECT name FROM sqlite_master WHERE name LIKE '%syncline%' OR sql LIKE '%syncline%'";
         assert_eq!(b.rows(left), [""; 0]);
     }
+}
+
+#[test]
+fn a_table_that_was_rebuilt_is_captured_again() {
+    for (kind, schema) in ALL_KINDS {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t VALUES('1', 'x', 'y'), ('2', 'x', 'y'), ('3', 'x', 'y')");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        let copy = schema.replace("TABLE t(", "TABLE copy(");
+        a.run(&format!(
+            "{copy}; INSERT INTO copy SELECT * FROM t WHERE id <> '3';
+             DROP TABLE t; ALTER TABLE copy RENAME TO t; UPDATE t SET a = 'unseen' WHERE id = '2'"
+        ));
+        a.run("INSERT INTO t VALUES('4', 'after', 'y')");
+        b.pull(&a);
+        let select = "SELECT * FROM t WHERE id <> '3' ORDER BY id";
+        assert_eq!(b.rows(select), ["1|x|y", "2|unseen|y", "4|after|y"], "{kind}");
+        a.run("DELETE FROM t WHERE id = '4'");
+        b.pull(&a);
+        assert_eq!(b.rows(select), ["1|x|y", "2|unseen|y"], "{kind}");
+    }
+}
+
+#[test]
+fn a_column_added_on_both_sides_leaves_equal_digests() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    a.run("INSERT INTO t VALUES(1, 'x'), (2, 'y')");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    for replica in [&mut a, &mut b] {
+        replica.run("ALTER TABLE t ADD COLUMN done INTEGER NOT NULL DEFAULT 0");
+    }
+    converge(&mut [a, b]);
+}
+
+#[test]
+fn runs_of_deleted_rows_share_an_entry() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    a.run(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         INSERT INTO t SELECT i, i FROM n",
+    );
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    a.run("DELETE FROM t WHERE id BETWEEN 200 AND 400");
+    a.run("INSERT INTO t VALUES(300, 'again'); DELETE FROM t WHERE id > 250");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT count(*), max(id) FROM t"), ["199|199"]);
+    assert_eq!(a.digest(), b.digest());
+    // Rows to 199; lives that ended before, at 300 again, and after.
+    assert!(a.clock_entries() <= 5, "{:?}", a.rows("SELECT * FROM syncline_clocks"));
+    a.run("INSERT INTO t VALUES(300, 'third life'), (1001, 'new')");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT * FROM t WHERE id > 199"), ["300|third life", "1001|new"]);
+    assert_eq!(a.digest(), b.digest());
 }
 
 #[test]

@@ -13,12 +13,14 @@ use crate::rows::key_from;
 use crate::shadow::{
     OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, version_from, version_to,
 };
-use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo};
+use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo, list};
 use crate::value::quoted;
 
 /// How many rows of a table that is tracked get one version: an envelope ends between versions, so
 /// this bounds what the first one carries.
 const BACKFILL_ROWS: usize = 20_000;
+/// How many bytes, about, if the rows are long.
+const BACKFILL_BYTES: usize = 4 << 20;
 
 /// Why a table cannot be tracked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,11 @@ pub enum Obstacle {
     /// would break, and that is not resolved yet.
     Unique {
         /// The indexed columns, with commas.
+        columns: String,
+    },
+    /// A key whose collation calls different texts equal: replicas compare keys byte by byte.
+    Collation {
+        /// The key's columns, with commas.
         columns: String,
     },
     /// Rows whose primary key has a NULL.
@@ -69,6 +76,10 @@ impl fmt::Display for Obstacle {
             Obstacle::Unique { columns } => write!(
                 f,
                 "UNIQUE({columns}) cannot be kept across devices yet: drop that index or leave the table local"
+            ),
+            Obstacle::Collation { columns } => write!(
+                f,
+                "its key ({columns}) calls different texts equal: declare it COLLATE BINARY"
             ),
             Obstacle::NullInKey { count } => write!(
                 f,
@@ -321,60 +332,66 @@ pub(crate) fn backfill(
     table: &Table,
     now_unix_ms: u64,
 ) -> rusqlite::Result<usize> {
-    let name = table.quoted();
-    let select = match table.kind {
-        KeyKind::Packed => format!("SELECT {} FROM main.{name}", table.key_list()),
-        KeyKind::Integer | KeyKind::Rowid => {
-            format!("SELECT {0} FROM main.{name} ORDER BY {0}", table.rowid)
-        }
-    };
-    let mut runs: Vec<(RowKey, RowKey, usize)> = Vec::new();
-    let mut statement = conn.prepare(&select)?;
-    let mut rows = statement.query([])?;
-    let mut rows_count = 0;
-    while let Some(row) = rows.next()? {
-        rows_count += 1;
-        let key = match table.kind {
-            KeyKind::Packed => {
-                RowKey::Packed(pack_key(&key_from(row, 0, table.key_columns.len())?))
-            }
-            KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(0)?),
-        };
-        match (runs.last_mut(), &key) {
-            (Some((_, RowKey::Rowid(last), count)), RowKey::Rowid(next))
-                if *last == next - 1 && *count < BACKFILL_ROWS =>
-            {
-                *last = *next;
-                *count += 1;
-            }
-            _ => runs.push((key.clone(), key, 1)),
-        }
-    }
     let mut version = Hlc::ZERO;
-    let mut room = 0;
-    for (first, last, count) in runs {
-        if room < count {
+    let (mut rows_left, mut bytes_left) = (0, 0);
+    let mut rows_count = 0;
+    for run in runs(conn, table)? {
+        if rows_left < run.rows || bytes_left < run.bytes {
             version = tick(conn, now_unix_ms)?.version;
-            room = BACKFILL_ROWS;
+            (rows_left, bytes_left) = (BACKFILL_ROWS, BACKFILL_BYTES);
         }
-        room -= count;
-        let clock = Clock {
-            site: OWN,
-            version,
-            causal_length: 0,
-        };
-        clocks::set(
-            conn,
-            Lane {
-                table_id: table.id,
-                lane: ROW,
-            },
-            &first,
-            &last,
-            clock,
-        )?;
+        rows_left -= run.rows;
+        bytes_left = bytes_left.saturating_sub(run.bytes);
+        rows_count += run.rows;
+        let clock = Clock { site: OWN, version, causal_length: 0 };
+        clocks::set(conn, Lane { table_id: table.id, lane: ROW }, &run.first, &run.last, clock)?;
     }
     Ok(rows_count)
+}
+
+/// Rows that follow each other.
+struct Run {
+    first: RowKey,
+    last: RowKey,
+    rows: usize,
+    bytes: usize,
+}
+
+/// Returns a table's rows as runs, none of them above what one version carries.
+fn runs(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<Run>> {
+    let name = table.quoted();
+    let size = table.columns.iter().map(|column| {
+        let column = quoted(&column.name);
+        format!("ifnull(length({column}), 0) + ")
+    });
+    let size = list(size, "");
+    let place = match table.kind {
+        KeyKind::Packed => table.key_list(),
+        KeyKind::Integer | KeyKind::Rowid => table.rowid.clone(),
+    };
+    let order = if table.kind == KeyKind::Packed { "" } else { &format!("ORDER BY {place}") };
+    let mut statement =
+        conn.prepare(&format!("SELECT {size} 8, {place} FROM main.{name} {order}"))?;
+    let mut rows = statement.query([])?;
+    let mut runs: Vec<Run> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let bytes = usize::try_from(row.get::<_, i64>(0)?).unwrap_or(usize::MAX);
+        let place = match table.kind {
+            KeyKind::Packed => table.life_key(&key_from(row, 1, table.key_columns.len())?),
+            KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(1)?),
+        };
+        match (runs.last_mut(), &place) {
+            (Some(Run { last: RowKey::Rowid(last), rows, bytes: sum, .. }), RowKey::Rowid(next))
+                if last.checked_add(1) == Some(*next)
+                    && *rows < BACKFILL_ROWS
+                    && sum.saturating_add(bytes) <= BACKFILL_BYTES =>
+            {
+                (*last, *rows, *sum) = (*next, *rows + 1, *sum + bytes);
+            }
+            _ => runs.push(Run { first: place.clone(), last: place, rows: 1, bytes }),
+        }
+    }
+    Ok(runs)
 }
 
 /// Takes up columns that were added since the table was tracked.
@@ -521,7 +538,7 @@ pub fn leave(conn: &Connection) -> Result<(), TrackError> {
         conn.flush_prepared_statement_cache();
         conn.execute_batch(
             "DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;
-             DROP TABLE syncline_parked; DROP TABLE syncline_sites; DROP TABLE syncline_meta;",
+             DROP TABLE syncline_parked; DROP TABLE syncline_canary; DROP TABLE syncline_sites; DROP TABLE syncline_meta;",
         )?;
         Ok(())
     })
@@ -555,10 +572,18 @@ fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Option<Obst
     if let Some(columns) = columns {
         return Ok(Some(Obstacle::Unique { columns }));
     }
+    let collation = "SELECT group_concat(x.name, ', ')
+        FROM pragma_index_list(?1, 'main') AS l, pragma_index_xinfo(l.name, 'main') AS x
+        WHERE l.origin = 'pk' AND x.key AND x.coll <> 'BINARY' COLLATE NOCASE";
+    let columns: Option<String> =
+        conn.prepare_cached(collation)?.query_one([&info.name], |row| row.get(0))?;
+    if let Some(columns) = columns {
+        return Ok(Some(Obstacle::Collation { columns }));
+    }
     let null = key
         .iter()
         .map(|column| format!("{} IS NULL", quoted(&column.name)));
-    let null = crate::table::list(null, " OR ");
+    let null = list(null, " OR ");
     let count = format!(
         "SELECT count(*) FROM main.{} WHERE {null}",
         quoted(&info.name)
