@@ -86,6 +86,22 @@ pub enum ImportError {
         /// The key's columns there.
         there: String,
     },
+    /// The table's name is SQLite's or ours.
+    #[error("it changes `{table}`, and names beginning with sqlite_ and syncline_ are reserved")]
+    Reserved {
+        /// The table.
+        table: String,
+    },
+    /// A row lived far more often than is known here.
+    #[error(
+        "a row of `{table}` was deleted and created {lives} times, and far fewer are known here"
+    )]
+    Leap {
+        /// The table.
+        table: String,
+        /// The causal length that the change names.
+        lives: u64,
+    },
     /// A key that this table cannot have.
     #[error("table `{table}` has whole numbers as keys, and a change names another")]
     KeyType {
@@ -164,6 +180,13 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
             let ahead_ms = version.unix_ms().saturating_sub(now_unix_ms);
             return Err(ImportError::Ahead { site, ahead_ms });
         }
+    }
+    let names = changeset.tables.iter().map(|table| &table.name);
+    if let Some(name) = names.chain(changeset.schemas.iter().map(|schema| &schema.name)).find(|name| {
+        let lower = name.to_ascii_lowercase();
+        lower.starts_with("sqlite_") || lower.starts_with("syncline_")
+    }) {
+        return Err(ImportError::Reserved { table: name.clone() });
     }
     let groups = changeset.tables.iter().flat_map(|table| &table.groups);
     let stamps = groups.map(|group| group.stamp);

@@ -1,7 +1,9 @@
 //! What a user sees of tracking: writes by any statement are captured, merged and given back.
 
 use rusqlite::Connection;
-use syncline_crdt::{Changeset, EPOCH_UNIX_MS, VersionVector};
+use syncline_crdt::{
+    CAUSAL_LENGTH_MAX, CausalLength, Changeset, EPOCH_UNIX_MS, Hlc, Value, VersionVector,
+};
 
 use crate::*;
 
@@ -625,6 +627,45 @@ fn a_definition_that_does_more_than_make_its_table_is_refused() {
             ["0"],
             "{evil}"
         );
+    }
+}
+
+#[test]
+fn hostile_changesets_are_refused_by_name_and_change_nothing() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    a.run("INSERT INTO t VALUES(1, 'x')");
+    let good = export(&a.conn, &VersionVector::new(), a.now).expect("export");
+    type Spoil = fn(&mut Changeset);
+    let spoiled: [(&str, Spoil); 7] = [
+        ("whole numbers as keys", |c| c.tables[0].groups[0].values[0] = Value::text("1")),
+        ("primary key", |c| c.tables[0].key_columns = vec!["a".into()]),
+        ("reserved", |c| c.tables[0].name = "syncline_meta".into()),
+        ("reserved", |c| c.tables[0].name = "SQLITE_schema".into()),
+        ("reserved", |c| c.schemas[0].name = "syncline_x".into()),
+        ("later than the changeset", |c| {
+            c.tables[0].groups[0].stamp.version = Hlc::MAX;
+        }),
+        ("deleted and created", |c| {
+            let most = CausalLength::new(CAUSAL_LENGTH_MAX).expect("the most");
+            c.tables[0].groups[0].causal_length = most.dead();
+            c.tables[0].groups[0].is_life = true;
+            c.tables[0].groups[0].columns.clear();
+            c.tables[0].groups[0].values.truncate(1);
+        }),
+    ];
+    for (says, spoil) in spoiled {
+        let mut b = replica("CREATE TABLE own(id INTEGER PRIMARY KEY)", &["own"]);
+        b.run("INSERT INTO own VALUES(7)");
+        let before = (b.digest(), b.seen());
+        let mut bad = good.clone();
+        spoil(&mut bad);
+        let error = import_changeset(&b.conn, &bad, a.now).expect_err(says).to_string();
+        assert!(error.contains(says), "{says}: {error}");
+        assert_eq!((b.digest(), b.seen()), before, "{says}");
+        // The good one still goes in, and the row can be written.
+        b.now = a.now;
+        b.pull(&a).run("UPDATE t SET a = 'mine'; DELETE FROM t; INSERT INTO t VALUES(1, 'again')");
+        assert_eq!(b.rows("SELECT * FROM t"), ["1|again"]);
     }
 }
 
