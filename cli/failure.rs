@@ -1,9 +1,11 @@
 //! How an error looks on the screen, and which exit code it has.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
+use rusqlite::ffi;
 use syncline_engine::cold::RestoreError;
 use syncline_engine::control::AskError;
 use syncline_engine::trust::TicketError;
@@ -28,8 +30,9 @@ impl Failure {
         let mut texts: Vec<String> = Vec::new();
         for cause in error.chain() {
             let text = cause.to_string();
-            // Transparent errors say what their cause says.
-            if texts.last() != Some(&text) {
+            // Transparent errors say what their cause says, and SQLite's number says it again.
+            let is_said = texts.last() == Some(&text) || cause.is::<ffi::Error>();
+            if !is_said || texts.is_empty() {
                 texts.push(text);
             }
         }
@@ -65,21 +68,34 @@ impl Failure {
     }
 }
 
+/// What the program itself stopped at, with what to do about it.
+#[derive(Debug)]
+pub(crate) struct Obstructed {
+    pub(crate) what: String,
+    pub(crate) hint: &'static str,
+}
+
+impl fmt::Display for Obstructed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Obstructed {}
+
 fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     if let Some(error) = cause.downcast_ref::<HomeError>() {
-        return match error {
-            HomeError::Absent { .. } => {
-                Some("begin with `syncline share <db>`, or with `syncline join <ticket> <db>`")
-            }
-            HomeError::Present { .. } => {
-                Some("`syncline serve <db>` goes on; `syncline leave <db>` ends it first")
-            }
-            HomeError::InUse { .. } => Some("stop that process first (Ctrl-C there)"),
-            _ => None,
-        };
+        return home_hint(error);
     }
-    if let Some(AskError::NotRunning { .. }) = cause.downcast_ref::<AskError>() {
-        return Some("start it with `syncline serve <db>` in another terminal");
+    match cause.downcast_ref::<AskError>() {
+        Some(AskError::NotRunning { .. }) => {
+            return Some("start it with `syncline serve <db>` in another terminal");
+        }
+        Some(AskError::Home(error)) => return home_hint(error),
+        _ => {}
+    }
+    if let Some(error) = cause.downcast_ref::<Obstructed>() {
+        return Some(error.hint);
     }
     if cause.is::<TicketError>() {
         return Some(
@@ -98,11 +114,19 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
                 obstacle: Obstacle::NoPrimaryKey,
                 ..
             } => Some("give the table a primary key, or leave it out: it stays local"),
+            TablesError::Obstacle { .. } => {
+                Some("leave that table out: it stays local, and the others sync")
+            }
+            TablesError::Home(error) => home_hint(error),
             _ => None,
         };
     }
-    if let Some(NodeError::Network(_)) = cause.downcast_ref::<NodeError>() {
-        return Some("name a free address with --listen, or leave it out");
+    match cause.downcast_ref::<NodeError>() {
+        Some(NodeError::Network(_)) => {
+            return Some("name a free address with --listen, or leave it out");
+        }
+        Some(NodeError::Home(error)) => return home_hint(error),
+        _ => {}
     }
     if cause.is::<RestoreError>() {
         return Some(
@@ -110,6 +134,22 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
         );
     }
     None
+}
+
+fn home_hint(error: &HomeError) -> Option<&'static str> {
+    match error {
+        HomeError::Absent { .. } => {
+            Some("begin with `syncline share <db>`, or with `syncline join <ticket> <db>`")
+        }
+        HomeError::Present { .. } => {
+            Some("`syncline serve <db>` goes on; `syncline leave <db>` ends it first")
+        }
+        HomeError::InUse { .. } => Some("stop that process first (Ctrl-C there)"),
+        HomeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Some("make the folder that the file is to lie in")
+        }
+        _ => None,
+    }
 }
 
 /// Says that a panic is our mistake.

@@ -8,6 +8,7 @@ use anyhow::Context;
 use syncline_engine::trust::{TICKET_CHARS_MAX, Ticket};
 use syncline_engine::{Home, Multiaddr, Node, Options};
 
+use crate::failure::Obstructed;
 use crate::{node, screen};
 
 /// How often the bar looks how far the sync is.
@@ -21,14 +22,30 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let ticket = read_ticket(ticket)?;
     let home = Home::of(db);
+    let is_new = !db.exists();
     let not_joined = || format!("could not join with `{}`", db.display());
+    node::check_file(&home).with_context(not_joined)?;
     let opened = home
         .create(|_| Ok(ticket.secret().clone()))
         .with_context(not_joined)?;
-    let node = Node::start(opened, Options::from_ticket(&ticket, listen)).await;
-    let node = node.with_context(not_joined)?;
+    let node = match Node::start(opened, Options::from_ticket(&ticket, listen)).await {
+        Ok(node) => node,
+        Err(error) => {
+            undo(&home, is_new)?;
+            return Err(error).with_context(not_joined);
+        }
+    };
     eprintln!("joining {} as {}", ticket.name(), node.peer_id());
-    catch_up(&node).await?;
+    if let Err(error) = catch_up(&node).await {
+        let is_alone = node.progress().is_none();
+        node.stop().await?;
+        drop(node);
+        // Without another device's address nothing could go on from here.
+        if is_alone {
+            undo(&home, is_new)?;
+        }
+        return Err(error).with_context(not_joined);
+    }
     eprintln!("{} is up to date", db.display());
     if once {
         node.stop().await?;
@@ -48,6 +65,21 @@ pub(crate) fn read_ticket(text: &str) -> anyhow::Result<Ticket> {
         .take(TICKET_CHARS_MAX as u64)
         .read_to_string(&mut pasted)?;
     Ok(Ticket::parse(&pasted).context("standard input holds no usable ticket")?)
+}
+
+/// Takes back what a command began that ends without success: the folder, and the file if it is new.
+/// Not while a node runs on them.
+pub(crate) fn undo(home: &Home, is_new: bool) -> anyhow::Result<()> {
+    home.remove()?;
+    if is_new {
+        for ending in ["", "-wal", "-shm"] {
+            let mut path = home.database().as_os_str().to_owned();
+            path.push(ending);
+            // It may never have been made.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Ok(())
 }
 
 /// Waits until everything that the connected devices have is here; Ctrl-C ends the wait.
@@ -74,7 +106,22 @@ async fn catch_up(node: &Node) -> anyhow::Result<()> {
         () = wait => Ok(()),
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
-            anyhow::bail!("interrupted; `syncline serve <db>` goes on where it stopped")
+            Err(interrupted_error(node.progress().is_none()))
         }
     }
+}
+
+fn interrupted_error(is_alone: bool) -> anyhow::Error {
+    let error = if is_alone {
+        Obstructed {
+            what: "interrupted before another device was reached".into(),
+            hint: "see that syncline runs on the device the ticket is from, then join again",
+        }
+    } else {
+        Obstructed {
+            what: "interrupted before everything was here".into(),
+            hint: "`syncline serve <db>` goes on where it stopped",
+        }
+    };
+    error.into()
 }

@@ -12,6 +12,7 @@ mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use syncline_engine::Multiaddr;
@@ -87,6 +88,9 @@ enum Command {
         ticket: String,
         /// The file to make.
         db: PathBuf,
+        /// How many seconds to wait for devices that are not there yet.
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        patience: u32,
         #[command(flatten)]
         network: NetworkArgs,
     },
@@ -148,12 +152,16 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Restore {
                 ticket,
                 db,
+                patience,
                 network,
-            } => restore::run(&ticket, &db, network.listen).await,
+            } => {
+                let patience = Duration::from_secs(patience.into());
+                restore::run(&ticket, &db, patience, network.listen).await
+            }
             Command::Demo { db } => demo::run(db.as_deref()).await,
         }
     });
     // A thread that waits for a slow disk must not hold the prompt.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }

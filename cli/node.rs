@@ -7,11 +7,13 @@ use anyhow::{Context, bail};
 use syncline_engine::control::{self, Answer, Control, Request};
 use syncline_engine::{Home, Multiaddr, Node, Options};
 
+use crate::failure::Obstructed;
 use crate::screen;
 
 /// `syncline serve`
 pub(crate) async fn serve(db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<()> {
     let home = Home::of(db);
+    check_file(&home)?;
     let node = Node::start(
         home.open()?,
         Options {
@@ -27,6 +29,18 @@ pub(crate) async fn serve(db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<(
         node.peer_id()
     );
     run(&home, node).await
+}
+
+/// Refuses a folder whose database is gone: a new empty file would count as having everything.
+pub(crate) fn check_file(home: &Home) -> anyhow::Result<()> {
+    if home.database().exists() || !home.exists() {
+        return Ok(());
+    }
+    let (database, folder) = (home.database().display(), home.folder().display());
+    let what = format!("`{database}` is gone, and its folder `{folder}` is still there");
+    let hint =
+        "move the folder away; then `syncline join` or `syncline restore` brings the rows back";
+    Err(Obstructed { what, hint }.into())
 }
 
 /// Serves until Ctrl-C, a termination signal or a request to stop.
@@ -76,10 +90,10 @@ pub(crate) async fn snapshot(db: &Path) -> anyhow::Result<()> {
         answer => return unexpected(answer, "no snapshot was taken"),
     };
     println!(
-        "snapshot {}: {} sealed, {} slices, any {} of them bring it back",
+        "snapshot {}: {} sealed, {}, any {} bring it back",
         &snapshot.id[..16],
         screen::size(snapshot.bytes),
-        snapshot.slices_total,
+        screen::count(snapshot.slices_total.into(), "slice"),
         snapshot.slices_needed
     );
     for (slot, holder) in snapshot.holders.iter().enumerate() {
@@ -90,7 +104,8 @@ pub(crate) async fn snapshot(db: &Path) -> anyhow::Result<()> {
     }
     match snapshot.losses_survived {
         0 => println!("no device may be lost: connect more of them and take it again"),
-        losses => println!("{losses} of the devices may be lost"),
+        1 => println!("any one of the devices may be lost"),
+        losses => println!("any {losses} of the devices may be lost"),
     }
     Ok(())
 }

@@ -3,46 +3,51 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use syncline_engine::cold::Progress;
 use syncline_engine::{Home, Multiaddr, Node, NodeError, Options};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{join, screen};
+use crate::failure::Obstructed;
+use crate::{join, node, screen};
 
-/// How long devices are waited for before it is said that too few are there.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long fetching may take, once enough devices are there.
+const FETCHING_MAX: Duration = Duration::from_secs(600);
 /// How often it is tried with the devices that came meanwhile.
 const PAUSE: Duration = Duration::from_millis(500);
 
-pub(crate) async fn run(ticket: &str, db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<()> {
+/// Restores a database; for `patience`, devices that are not there yet are waited for.
+pub(crate) async fn run(
+    ticket: &str,
+    db: &Path,
+    patience: Duration,
+    listen: Vec<Multiaddr>,
+) -> anyhow::Result<()> {
     let ticket = join::read_ticket(ticket)?;
-    if db.exists() {
-        bail!(
-            "`{}` is there already; name a file that is not, nothing is overwritten",
-            db.display()
-        );
-    }
     let home = Home::of(db);
     let not_restored = || format!("could not restore `{}`", db.display());
+    if db.exists() {
+        let what = format!("there is a file `{}` already", db.display());
+        let hint = "name a file that is not there; nothing is overwritten";
+        return Err(Obstructed { what, hint }).with_context(not_restored);
+    }
+    node::check_file(&home).with_context(not_restored)?;
     let opened = home
         .create(|_| Ok(ticket.secret().clone()))
         .with_context(not_restored)?;
-    let node = Node::start(opened, Options::from_ticket(&ticket, listen)).await;
-    let node = node.with_context(not_restored)?;
-    let result = try_restore(&node).await;
-    let stopped = node.stop().await;
-    if let Err(error) = result {
-        // Nothing came back: the next attempt begins anew.
-        home.remove()?;
-        for file in ["", "-wal", "-shm"] {
-            let mut path = db.as_os_str().to_owned();
-            path.push(file);
-            let _ = std::fs::remove_file(path);
+    let restored = match Node::start(opened, Options::from_ticket(&ticket, listen)).await {
+        Ok(node) => {
+            let restored = try_restore(&node, patience).await;
+            let stopped = node.stop().await;
+            restored.and(stopped.map_err(anyhow::Error::from))
         }
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = restored {
+        // Nothing came back: the next attempt begins anew.
+        join::undo(&home, true)?;
         return Err(error).with_context(not_restored);
     }
-    stopped?;
     println!(
         "{} is back; `syncline serve {}` fetches what was written since",
         db.display(),
@@ -51,8 +56,18 @@ pub(crate) async fn run(ticket: &str, db: &Path, listen: Vec<Multiaddr>) -> anyh
     Ok(())
 }
 
-async fn try_restore(node: &Node) -> Result<(), NodeError> {
-    let deadline = Instant::now() + PATIENCE;
+async fn try_restore(node: &Node, patience: Duration) -> anyhow::Result<()> {
+    tokio::select! {
+        restored = fetch(node, patience) => Ok(restored?),
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            anyhow::bail!("interrupted")
+        }
+    }
+}
+
+async fn fetch(node: &Node, patience: Duration) -> Result<(), NodeError> {
+    let deadline = Instant::now() + patience;
     let bar = screen::bar(0, "fetching pieces");
     loop {
         let fetched = |progress: Progress| {
@@ -65,13 +80,13 @@ async fn try_restore(node: &Node) -> Result<(), NodeError> {
                 bar.set_position(blocks_done.into());
             }
         };
-        match timeout_at(deadline + PATIENCE * 20, node.restore(fetched)).await {
+        match timeout_at(deadline + FETCHING_MAX, node.restore(fetched)).await {
             Ok(Ok(restored)) => {
                 bar.finish_and_clear();
                 println!(
-                    "{} devices gave {} blocks",
-                    restored.blocks_from.len(),
-                    bar.position()
+                    "{} gave {}",
+                    screen::count(restored.blocks_from.len() as u64, "device"),
+                    screen::count(bar.position(), "block")
                 );
                 for liar in &restored.liars {
                     eprintln!("false pieces came from {liar}; they were not used");

@@ -37,6 +37,12 @@ pub(crate) fn words(event: &NodeEvent) -> Option<String> {
     }
 }
 
+/// Returns a number with its noun.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{ending}")
+}
+
 /// Returns a size for people.
 pub(crate) fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()

@@ -6,7 +6,7 @@ use anyhow::Context;
 use syncline_engine::trust::DatabaseSecret;
 use syncline_engine::{Home, Multiaddr, Node, Options, TableReport, Tracked, track_tables};
 
-use crate::node;
+use crate::{node, screen};
 
 pub(crate) async fn run(
     db: &Path,
@@ -45,7 +45,10 @@ pub(crate) fn report(reports: &[TableReport]) {
         let name = &report.candidate.name;
         match (&report.tracked, &report.candidate.obstacle) {
             (Some(Tracked::Begun { rows_count }), _) => {
-                eprintln!("  {name}: tracked, {rows_count} rows")
+                eprintln!(
+                    "  {name}: tracked, {}",
+                    screen::count(*rows_count as u64, "row")
+                )
             }
             (Some(Tracked::Already), _) => eprintln!("  {name}: tracked already"),
             (None, Some(obstacle)) => eprintln!("  {name}: stays local: {obstacle}"),

@@ -9,6 +9,7 @@ use crate::{node, screen};
 
 pub(crate) async fn run(db: &Path, json: bool) -> anyhow::Result<()> {
     let home = Home::of(db);
+    node::check_file(&home)?;
     let (status, is_running) = match ask(&home, &Request::Status).await {
         Ok(Answer::Status(status)) => (*status, true),
         Ok(answer) => return node::unexpected(answer, "the state is not known"),
@@ -40,10 +41,13 @@ fn print(db: &Path, status: &Status, is_running: bool) {
         }
     );
     println!("  digest     {}", status.digest);
-    println!("  unsealed   {} captured writes", status.pending_count);
     println!(
-        "  log        {} envelopes, {}",
-        status.envelopes_count,
+        "  unsealed   {}",
+        screen::count(status.pending_count, "captured write")
+    );
+    println!(
+        "  log        {}, {}",
+        screen::count(status.envelopes_count, "envelope"),
         screen::size(status.envelope_bytes)
     );
     for waiting in &status.waiting {
@@ -70,9 +74,12 @@ fn print(db: &Path, status: &Status, is_running: bool) {
     for peer in &status.peers {
         let state = match (peer.lacks_count, peer.ahead_count) {
             (0, 0) => "in sync".to_owned(),
-            (lacks, 0) => format!("lacks {lacks} envelopes"),
-            (0, ahead) => format!("has {ahead} envelopes more"),
-            (lacks, ahead) => format!("lacks {lacks} envelopes, has {ahead} others"),
+            (lacks, 0) => format!("lacks {}", screen::count(lacks, "envelope")),
+            (0, ahead) => format!("has {} more", screen::count(ahead, "envelope")),
+            (lacks, ahead) => format!(
+                "lacks {}, has {ahead} others",
+                screen::count(lacks, "envelope")
+            ),
         };
         println!("  peer       {} {state}", peer.peer);
     }
