@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use syncline_crdt::{Changeset, Digest, Hlc, VersionVector};
+use syncline_crdt::{Changeset, Digest, Hlc, SiteId, VersionVector};
 use syncline_sqlite as sqlite;
 
 use crate::clock::now_unix_ms;
@@ -119,11 +119,63 @@ impl Replica {
     ) -> Result<Self, ReplicaError> {
         sqlite::prepare(&conn)?;
         let mut replica = Replica { conn, log, identity, secret, data_version: -1, is_stale: true };
-        if replica.log.cursor(SEALED)?.is_none() {
-            replica.seal_first(now_unix_ms)?;
+        match replica.log.cursor(SEALED)? {
+            None => replica.seal_first(now_unix_ms)?,
+            Some(_) if replica.is_rolled_back()? => replica.merge_again(now_unix_ms)?,
+            Some(_) => {}
         }
         replica.apply(now_unix_ms)?;
         Ok(replica)
+    }
+
+    /// Whether the database lacks changes of its own that are sealed: a power failure took them, or
+    /// an older copy or a new file was put in its place.
+    fn is_rolled_back(&self) -> Result<bool, ReplicaError> {
+        let own = sqlite::site_id(&self.conn)?;
+        let (site, sealed) = self.sealed()?;
+        Ok(own != site || sqlite::version_vector(&self.conn)?.version(own) < sealed)
+    }
+
+    /// Merges the whole log again; what is in the database already does not change it.
+    fn merge_again(&mut self, now_unix_ms: u64) -> Result<(), ReplicaError> {
+        tracing::warn!("the database lacks changes that the log has: merging the log again");
+        let mut at: Vec<(StreamRef, Seq)> =
+            self.log.heads()?.iter().map(|(stream, _)| (stream, Seq::NONE)).collect();
+        loop {
+            let mut progress = false;
+            for (stream, seq) in &mut at {
+                progress |= self.merge_stream(stream, seq, now_unix_ms)?;
+            }
+            // What is left waits for something that the log does not have.
+            if !progress {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Merges a stream from behind `seq` on, as far as it goes; returns whether it went anywhere.
+    fn merge_stream(
+        &self,
+        stream: &StreamRef,
+        seq: &mut Seq,
+        now_unix_ms: u64,
+    ) -> Result<bool, ReplicaError> {
+        let began = *seq;
+        loop {
+            let batch = self.log.read(stream, *seq, APPLY_BYTES)?;
+            if batch.is_empty() {
+                return Ok(*seq != began);
+            }
+            for bytes in batch {
+                let envelope = VerifiedEnvelope::assume_verified(bytes, &self.secret.id())
+                    .map_err(LogError::from)?;
+                match self.merge(&envelope, now_unix_ms) {
+                    Ok(()) | Err(Unmerged::Never(_)) => *seq = envelope.header().seq,
+                    Err(Unmerged::NotYet(_)) => return Ok(*seq != began),
+                    Err(Unmerged::Failed(error)) => return Err(error),
+                }
+            }
+        }
     }
 
     /// Begins the log of a database that may have a past of its own: what it imported from other
@@ -133,7 +185,7 @@ impl Replica {
         let own = sqlite::site_id(&self.conn)?;
         let seen = sqlite::version_vector(&self.conn)?;
         if seen.iter().all(|(site, _)| site == own) {
-            return Ok(self.log.set_cursor(SEALED, &Hlc::ZERO.to_bits().to_be_bytes())?);
+            return Ok(self.log.set_cursor(SEALED, &cursor(own, Hlc::ZERO))?);
         }
         let changes = sqlite::export(&self.conn, &VersionVector::new(), now_unix_ms)?;
         self.seal(&changes.encode(), changes.until.version(own))?;
@@ -236,16 +288,26 @@ impl Replica {
             nonce: random_bytes()?,
         };
         let envelope = seal(&sealing, payload).map_err(ReplicaError::Seal)?;
-        let until = until.to_bits().to_be_bytes();
+        let until = cursor(sqlite::site_id(&self.conn)?, until);
         let cursor = Cursor { name: SEALED, value: &until };
         self.log.append_own(std::slice::from_ref(&envelope), &[cursor])?;
         Ok(envelope.into_bytes())
     }
 
+    /// Returns up to where this file's own changes are sealed.
     fn sealed_until(&self) -> Result<Hlc, ReplicaError> {
-        let Some(bytes) = self.log.cursor(SEALED)? else { return Ok(Hlc::ZERO) };
-        let bits = bytes.try_into().map(u64::from_be_bytes).map_err(|_| ReplicaError::Cursor)?;
-        Hlc::from_bits(bits).ok_or(ReplicaError::Cursor)
+        let (site, version) = self.sealed()?;
+        // Of another file's changes nothing here is sealed.
+        let is_own = site == sqlite::site_id(&self.conn)?;
+        Ok(if is_own { version } else { Hlc::ZERO })
+    }
+
+    /// Returns which site's changes are sealed, and up to where.
+    fn sealed(&self) -> Result<(SiteId, Hlc), ReplicaError> {
+        let bytes = self.log.cursor(SEALED)?.ok_or(ReplicaError::Cursor)?;
+        let (site, version) = bytes.split_first_chunk().ok_or(ReplicaError::Cursor)?;
+        let version = version.try_into().map(u64::from_be_bytes).ok().and_then(Hlc::from_bits);
+        Ok((SiteId(*site), version.ok_or(ReplicaError::Cursor)?))
     }
 
     /// Verifies, logs and merges what a peer sent, and returns what became of each.
@@ -421,6 +483,11 @@ pub struct Whole {
 /// An encoded changeset, and how far it reaches.
 type Payload = (Vec<u8>, VersionVector);
 
+/// What the log remembers of own changes: whose, and up to where they are sealed.
+fn cursor(site: SiteId, until: Hlc) -> Vec<u8> {
+    [&site.0[..], &until.to_bits().to_be_bytes()].concat()
+}
+
 /// Why an envelope is not merged.
 enum Unmerged {
     /// Its bytes show that no replica can.
@@ -442,4 +509,56 @@ fn is_busy(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(conn: Connection, log: Log, keys: &(Arc<Identity>, Arc<DatabaseSecret>)) -> Replica {
+        let (identity, secret) = keys;
+        Replica::new(conn, log, Arc::clone(identity), Arc::clone(secret), now_unix_ms())
+            .expect("the replica opens")
+    }
+
+    fn rows(replica: &Replica) -> Vec<String> {
+        let rows = "SELECT id || a FROM t ORDER BY id";
+        let mut statement = replica.conn.prepare(rows).expect("the table is there");
+        let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+        rows.collect::<Result<_, _>>().expect("texts")
+    }
+
+    #[test]
+    fn a_database_that_was_rolled_back_or_lost_comes_back_from_the_log() {
+        let identity = Arc::new(Identity::generate().expect("random"));
+        let secret = DatabaseSecret::generate(identity.public_key()).expect("random");
+        let keys = (identity, Arc::new(secret));
+        let folder = tempfile::tempdir().expect("a folder");
+        let (db, old) = (folder.path().join("app.db"), folder.path().join("old.db"));
+        let log = || {
+            let stream = StreamId(random_bytes().expect("random"));
+            Log::open(&folder.path().join("log"), &keys.1.id(), stream).expect("the log opens")
+        };
+        let open = |path| Connection::open(path).expect("the file opens");
+
+        open(&db).execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a)").expect("schema");
+        sqlite::track(&open(&db), "t", now_unix_ms()).expect("track");
+        let mut first = replica(open(&db), log(), &keys);
+        // Another program writes: a replica's own connection does not see its own commits as news.
+        open(&db).execute_batch("INSERT INTO t VALUES(1, 'kept')").expect("write");
+        first.watch(now_unix_ms()).expect("seal");
+        std::fs::copy(&db, &old).expect("a copy");
+        open(&db).execute_batch("INSERT INTO t VALUES(2, 'lost')").expect("write");
+        first.watch(now_unix_ms()).expect("seal");
+        drop(first);
+
+        for path in [&old, &folder.path().join("new.db")] {
+            let mut again = replica(open(path), log(), &keys);
+            assert_eq!(rows(&again), ["1kept", "2lost"]);
+            open(path).execute_batch("INSERT INTO t VALUES(3, 'more')").expect("write");
+            assert_eq!(again.watch(now_unix_ms()).expect("seal").len(), 1);
+            open(path).execute_batch("DELETE FROM t WHERE id = 3").expect("write");
+            again.watch(now_unix_ms()).expect("seal");
+        }
+    }
 }
