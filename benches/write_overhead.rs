@@ -211,6 +211,13 @@ fn writes(group: &mut BenchmarkGroup<'_, CpuTime>, table: &mut Table, key: Key) 
     let name = key.name();
     let empty = |variant| database(key, variant, 0);
     let full = |variant| database(key, variant, ROWS);
+    if key == Key::Integer {
+        case(group, table, &format!("insert, one statement, {name}"), &ALL, empty, |conn| {
+            let insert = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+                INSERT INTO t SELECT i, i * 7, 'some text of a row', i / 3.0, 'more', i % 5 FROM n";
+            conn.execute(insert, [ROWS - 1]).expect("the rows are inserted");
+        });
+    }
     case(group, table, &format!("insert, one transaction, {name}"), &ALL, empty, |conn| {
         insert(conn, key, ROWS, ROWS);
     });
@@ -298,7 +305,7 @@ fn main() {
         .with_measurement(CpuTime)
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_secs(2))
+        .measurement_time(Duration::from_secs(1))
         .configure_from_args();
     let mut table = Table::default();
     let mut group = criterion.benchmark_group("write_overhead");
