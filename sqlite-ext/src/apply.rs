@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use syncline_crdt::{Changeset, DecodeError, Hlc, SiteId, TableChanges, TableSchema};
 
+use crate::candidate::candidates;
 use crate::clocks::Clock;
 use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
@@ -218,7 +219,7 @@ fn take_up(conn: &Connection, schema: &TableSchema, now_unix_ms: u64) -> Result<
     for statement in &schema.statements {
         conn.prepare(statement)?.execute([])?;
     }
-    let obstacle = track::candidates(conn)?
+    let obstacle = candidates(conn)?
         .into_iter()
         .find(|candidate| candidate.name == schema.name)
         .and_then(|candidate| candidate.obstacle);

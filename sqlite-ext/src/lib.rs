@@ -15,6 +15,7 @@
 //! one entry, so a bulk insert costs one.
 
 mod apply;
+mod candidate;
 mod capture;
 mod clocks;
 mod digest;
@@ -33,6 +34,7 @@ mod track;
 mod value;
 
 pub use apply::{ImportError, ImportReport, import, import_changeset};
+pub use candidate::{Candidate, Limit, Obstacle, candidates};
 pub use digest::digest;
 pub use export::{ExportError, export, export_own};
 pub use fold::{FoldError, fold};
@@ -41,8 +43,7 @@ pub use schema::SchemaError;
 pub use shadow::{OpenError, is_prepared, prepare, site_id, version_vector};
 pub use table::TableError;
 pub use track::{
-    Candidate, Limit, Obstacle, TrackError, Tracked, candidates, leave, pending_count, track,
-    tracked_tables, untrack,
+    TrackError, Tracked, leave, pending_count, track, tracked_tables, untrack,
 };
 
 #[cfg(test)]

@@ -1,0 +1,223 @@
+//! Which of the user's tables can be tracked, and what is not yet held across devices.
+
+use std::fmt;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::capture::LANES_MAX;
+use crate::table::{KeyKind, TableInfo, list};
+use crate::value::quoted;
+
+/// Why a table cannot be tracked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// There is no ordinary table of this name.
+    Missing,
+    /// The name belongs to SQLite or to Syncline.
+    Reserved,
+    /// Rows have no primary key by which replicas could tell them apart.
+    NoPrimaryKey,
+    /// More columns beside the key than the change mask has bits for.
+    TooManyColumns {
+        /// How many it has.
+        count: usize,
+    },
+    /// A UNIQUE index besides the primary key: two devices could each add a row that the other's
+    /// would break, and that is not resolved yet.
+    Unique {
+        /// The indexed columns, with commas.
+        columns: String,
+    },
+    /// A key whose collation calls different texts equal: replicas compare keys byte by byte.
+    Collation {
+        /// The key's columns, with commas.
+        columns: String,
+    },
+    /// Rows whose primary key has a NULL.
+    NullInKey {
+        /// How many.
+        count: i64,
+    },
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Missing => write!(
+                f,
+                "there is no such table (views and virtual tables cannot be tracked)"
+            ),
+            Obstacle::Reserved => {
+                write!(f, "names beginning with sqlite_ and syncline_ are reserved")
+            }
+            Obstacle::NoPrimaryKey => write!(
+                f,
+                "it has no primary key: declare one, so that devices can tell its rows apart"
+            ),
+            Obstacle::TooManyColumns { count } => write!(
+                f,
+                "it has {count} columns beside its key and may have {LANES_MAX}"
+            ),
+            Obstacle::Unique { columns } => write!(
+                f,
+                "UNIQUE({columns}) cannot be kept across devices yet: drop that index or leave the table local"
+            ),
+            Obstacle::Collation { columns } => write!(
+                f,
+                "its key ({columns}) calls different texts equal: declare it COLLATE BINARY"
+            ),
+            Obstacle::NullInKey { count } => write!(
+                f,
+                "{count} rows have NULL in their primary key: give them one"
+            ),
+        }
+    }
+}
+
+/// What a tracked table's declaration promises on one device but not yet across devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// A foreign key to this table.
+    ForeignKey {
+        /// The referenced table.
+        parent: String,
+    },
+    /// A key that SQLite gives out by counting.
+    CountedKey {
+        /// The key's column.
+        column: String,
+    },
+    /// A CHECK constraint.
+    Check,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::ForeignKey { parent } => write!(
+                f,
+                "a row may refer to a row of `{parent}` that another device deleted; it is kept, and PRAGMA foreign_key_check lists it"
+            ),
+            Limit::CountedKey { column } => write!(
+                f,
+                "two devices that let SQLite count `{column}` may give one number to two rows, which merge into one"
+            ),
+            Limit::Check => write!(f, "a CHECK that spans columns may not hold after a merge"),
+        }
+    }
+}
+
+/// A table of the user's, and whether it can be tracked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The table's name.
+    pub name: String,
+    /// Why not, if not.
+    pub obstacle: Option<Obstacle>,
+    /// What is not yet held across devices.
+    pub limits: Vec<Limit>,
+}
+
+/// Returns the user's tables with what stands against tracking them, by name.
+///
+/// # Errors
+///
+/// If SQLite fails.
+pub fn candidates(conn: &Connection) -> rusqlite::Result<Vec<Candidate>> {
+    let all = "SELECT name FROM main.sqlite_master WHERE type = 'table'
+        AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'syncline\\_%' ESCAPE '\\'
+        ORDER BY name";
+    let mut statement = conn.prepare_cached(all)?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let mut candidates = Vec::new();
+    for name in names {
+        let name = name?;
+        candidates.push(match TableInfo::read(conn, &name)? {
+            None => Candidate {
+                name,
+                obstacle: Some(Obstacle::Missing),
+                limits: vec![],
+            },
+            Some(info) => Candidate {
+                obstacle: obstacle(conn, &info)?,
+                limits: limits(conn, &info)?,
+                name,
+            },
+        });
+    }
+    Ok(candidates)
+}
+
+pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Option<Obstacle>> {
+    let lower = info.name.to_ascii_lowercase();
+    if lower.starts_with("sqlite_") || lower.starts_with("syncline_") {
+        return Ok(Some(Obstacle::Reserved));
+    }
+    let key = info.key_columns();
+    if key.is_empty() {
+        return Ok(Some(Obstacle::NoPrimaryKey));
+    }
+    let count = info
+        .columns
+        .iter()
+        .filter(|c| c.key_position == 0 && !c.is_generated)
+        .count();
+    if count > LANES_MAX || key.len() > usize::from(u8::MAX) {
+        return Ok(Some(Obstacle::TooManyColumns { count }));
+    }
+    let unique = "SELECT group_concat(name, ', ') FROM (
+        SELECT l.name AS index_name, i.name AS name
+        FROM pragma_index_list(?1, 'main') AS l, pragma_index_info(l.name, 'main') AS i
+        WHERE l.\"unique\" AND l.origin <> 'pk') GROUP BY index_name LIMIT 1";
+    let columns = conn
+        .prepare_cached(unique)?
+        .query_one([&info.name], |row| row.get(0))
+        .optional()?;
+    if let Some(columns) = columns {
+        return Ok(Some(Obstacle::Unique { columns }));
+    }
+    let collation = "SELECT group_concat(x.name, ', ')
+        FROM pragma_index_list(?1, 'main') AS l, pragma_index_xinfo(l.name, 'main') AS x
+        WHERE l.origin = 'pk' AND x.key AND x.coll <> 'BINARY' COLLATE NOCASE";
+    let columns: Option<String> =
+        conn.prepare_cached(collation)?.query_one([&info.name], |row| row.get(0))?;
+    if let Some(columns) = columns {
+        return Ok(Some(Obstacle::Collation { columns }));
+    }
+    let null = key
+        .iter()
+        .map(|column| format!("{} IS NULL", quoted(&column.name)));
+    let null = list(null, " OR ");
+    let count = format!(
+        "SELECT count(*) FROM main.{} WHERE {null}",
+        quoted(&info.name)
+    );
+    let count = conn.query_row(&count, [], |row| row.get(0))?;
+    Ok((count > 0).then_some(Obstacle::NullInKey { count }))
+}
+
+fn limits(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Vec<Limit>> {
+    let parents = "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1, 'main') ORDER BY 1";
+    let mut statement = conn.prepare_cached(parents)?;
+    let parents = statement.query_map([&info.name], |row| row.get(0))?;
+    let parents = parents.map(|parent| Ok(Limit::ForeignKey { parent: parent? }));
+    let mut limits = parents.collect::<rusqlite::Result<Vec<_>>>()?;
+    let key = info.key_columns();
+    if let [column] = key[..]
+        && info.key_kind(conn)? == KeyKind::Integer
+    {
+        limits.push(Limit::CountedKey {
+            column: column.name.clone(),
+        });
+    }
+    let sql = "SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1";
+    let sql: String = conn
+        .prepare_cached(sql)?
+        .query_one([&info.name], |row| row.get(0))?;
+    if sql.to_ascii_uppercase().contains("CHECK") {
+        limits.push(Limit::Check);
+    }
+    Ok(limits)
+}
