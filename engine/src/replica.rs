@@ -39,6 +39,8 @@ pub struct Replica {
     secret: Arc<DatabaseSecret>,
     /// SQLite's counter of commits by others, as last seen.
     data_version: i64,
+    /// SQLite's counter of rows changed through this connection, as last seen.
+    changes_count: u64,
     /// Whether own changes may wait although nobody else committed.
     is_stale: bool,
 }
@@ -118,7 +120,9 @@ impl Replica {
         now_unix_ms: u64,
     ) -> Result<Self, ReplicaError> {
         sqlite::prepare(&conn)?;
-        let mut replica = Replica { conn, log, identity, secret, data_version: -1, is_stale: true };
+        let (data_version, changes_count, is_stale) = (-1, 0, true);
+        let mut replica =
+            Replica { conn, log, identity, secret, data_version, changes_count, is_stale };
         match replica.log.cursor(SEALED)? {
             None => replica.seal_first(now_unix_ms)?,
             Some(_) if replica.is_rolled_back()? => replica.merge_again(now_unix_ms)?,
@@ -210,18 +214,19 @@ impl Replica {
     pub fn watch(&mut self, now_unix_ms: u64) -> Result<Vec<Vec<u8>>, ReplicaError> {
         let version = "PRAGMA data_version";
         let version = self.conn.prepare_cached(version)?.query_one([], |row| row.get(0))?;
-        if version == self.data_version && !self.is_stale {
+        let is_seen =
+            version == self.data_version && self.conn.total_changes() == self.changes_count;
+        if is_seen && !self.is_stale {
             return Ok(Vec::new());
         }
         let sealed = self.seal_own(now_unix_ms);
-        if let Err(ReplicaError::Seal(_)) = sealed {
-            // A transaction above the limit: trying again before something else is written would
-            // only say so again.
+        // A transaction above the limit counts as seen: trying again before something else is
+        // written would only say so again.
+        if matches!(sealed, Ok(_) | Err(ReplicaError::Seal(_))) {
             (self.data_version, self.is_stale) = (version, false);
+            self.changes_count = self.conn.total_changes();
         }
-        let sealed = sealed?;
-        (self.data_version, self.is_stale) = (version, false);
-        Ok(sealed)
+        sealed
     }
 
     /// Folds, seals and logs what was written here, and returns the envelopes.
@@ -529,6 +534,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_through_its_own_connection_is_sealed() {
+        let identity = Arc::new(Identity::generate().expect("random"));
+        let secret = DatabaseSecret::generate(identity.public_key()).expect("random");
+        let keys = (identity, Arc::new(secret));
+        let folder = tempfile::tempdir().expect("a folder");
+        let stream = StreamId(random_bytes().expect("random"));
+        let log = Log::open(&folder.path().join("log"), &keys.1.id(), stream).expect("a log");
+        let mut replica = replica(Connection::open_in_memory().expect("SQLite"), log, &keys);
+        replica.conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY)").expect("schema");
+        sqlite::track(&replica.conn, "t", now_unix_ms()).expect("track");
+        for (sql, count) in [("INSERT INTO t VALUES(1)", 1), ("SELECT 1", 0), ("DELETE FROM t", 1)] {
+            replica.conn.execute_batch(sql).expect(sql);
+            assert_eq!(replica.watch(now_unix_ms()).expect("seal").len(), count, "{sql}");
+        }
+    }
+
+    #[test]
     fn a_database_that_was_rolled_back_or_lost_comes_back_from_the_log() {
         let identity = Arc::new(Identity::generate().expect("random"));
         let secret = DatabaseSecret::generate(identity.public_key()).expect("random");
@@ -544,7 +566,6 @@ mod tests {
         open(&db).execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a)").expect("schema");
         sqlite::track(&open(&db), "t", now_unix_ms()).expect("track");
         let mut first = replica(open(&db), log(), &keys);
-        // Another program writes: a replica's own connection does not see its own commits as news.
         open(&db).execute_batch("INSERT INTO t VALUES(1, 'kept')").expect("write");
         first.watch(now_unix_ms()).expect("seal");
         std::fs::copy(&db, &old).expect("a copy");
