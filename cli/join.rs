@@ -58,13 +58,13 @@ pub(crate) async fn run(
 /// Reads a ticket from the command line, or from standard input, where other users cannot see it.
 pub(crate) fn read_ticket(text: &str) -> anyhow::Result<Ticket> {
     if text != "-" {
-        return Ok(Ticket::parse(text).context("this is not a usable ticket")?);
+        return Ticket::parse(text).context("this is not a usable ticket");
     }
     let mut pasted = String::new();
     std::io::stdin()
         .take(TICKET_CHARS_MAX as u64)
         .read_to_string(&mut pasted)?;
-    Ok(Ticket::parse(&pasted).context("standard input holds no usable ticket")?)
+    Ticket::parse(&pasted).context("standard input holds no usable ticket")
 }
 
 /// Takes back what a command began that ends without success: the folder, and the file if it is new.

@@ -1,4 +1,4 @@
-//! `syncline status`
+//! `syncline status`: what a database, served or not, can say of itself.
 
 use std::path::Path;
 

@@ -8,6 +8,7 @@ pub(crate) mod node;
 pub(crate) mod operation;
 pub(crate) mod program;
 pub(crate) mod replica;
+pub(crate) mod room;
 pub(crate) mod shape;
 pub(crate) mod simulation;
 pub(crate) mod world;
