@@ -12,7 +12,7 @@ use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{Table, TableInfo};
 use crate::track::{self, TrackError};
-use crate::{FoldError, TableError, fold, parked};
+use crate::{FoldError, TableError, fold, parked, watermark};
 use merging::Merging;
 
 /// What an import did.
@@ -183,11 +183,16 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
         }
     }
     let names = changeset.tables.iter().map(|table| &table.name);
-    if let Some(name) = names.chain(changeset.schemas.iter().map(|schema| &schema.name)).find(|name| {
-        let lower = name.to_ascii_lowercase();
-        lower.starts_with("sqlite_") || lower.starts_with("syncline_")
-    }) {
-        return Err(ImportError::Reserved { table: name.clone() });
+    if let Some(name) = names
+        .chain(changeset.schemas.iter().map(|schema| &schema.name))
+        .find(|name| {
+            let lower = name.to_ascii_lowercase();
+            lower.starts_with("sqlite_") || lower.starts_with("syncline_")
+        })
+    {
+        return Err(ImportError::Reserved {
+            table: name.clone(),
+        });
     }
     let groups = changeset.tables.iter().flat_map(|table| &table.groups);
     let stamps = groups.map(|group| group.stamp);
@@ -262,12 +267,15 @@ pub(crate) fn merge_tables(
             parked::park(conn, changes)?;
             continue;
         };
+        watermark::settle(conn, &table)?;
         let mut merging = Merging::new(conn, &table, changes)?;
         for group in &changes.groups {
             let site = sites.ordinal(conn, group.stamp.site)?;
             merging.group(group, site, &sites)?;
         }
         changed_count += merging.changed_count;
+        // What was added here is not the user's.
+        watermark::raise(conn, &table)?;
         if merging.lacks_columns {
             parked::park(conn, changes)?;
         }

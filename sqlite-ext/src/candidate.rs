@@ -181,8 +181,9 @@ pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<
     let collation = "SELECT group_concat(x.name, ', ')
         FROM pragma_index_list(?1, 'main') AS l, pragma_index_xinfo(l.name, 'main') AS x
         WHERE l.origin = 'pk' AND x.key AND x.coll <> 'BINARY' COLLATE NOCASE";
-    let columns: Option<String> =
-        conn.prepare_cached(collation)?.query_one([&info.name], |row| row.get(0))?;
+    let columns: Option<String> = conn
+        .prepare_cached(collation)?
+        .query_one([&info.name], |row| row.get(0))?;
     if let Some(columns) = columns {
         return Ok(Some(Obstacle::Collation { columns }));
     }

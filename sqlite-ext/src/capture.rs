@@ -1,11 +1,14 @@
 //! The triggers that note what was touched, in plain SQL, so that any program may write.
 //!
-//! They append and never look anything up: the key, a mask of the changed columns' lanes, and, for
+//! A row that is added beyond all others needs no note at all: a table's watermark is the greatest
+//! rowid that is folded, and what lies above it is new. So the trigger for inserts only notes rows
+//! at or below it. The others append and never look anything up: the key, a mask of the changed columns' lanes, and, for
 //! a deleted row, whatever names it later. Appending also keeps them clear of the conflict policy
 //! of the statement that fires them, which would replace their own.
 
 use crate::table::{Column, KeyKind, Table, list};
 use crate::value::quoted;
+use crate::watermark;
 
 /// The mask of a row that was written as a whole.
 pub(crate) const WHOLE: i64 = -1;
@@ -60,7 +63,13 @@ fn triggers(table: &Table) -> String {
     let old = append(table, "OLD", &DELETED.to_string());
     let new = append(table, "NEW", &WHOLE.to_string());
     let mut sql = vec![
-        trigger(table, "insert", "AFTER INSERT", "", &new),
+        trigger(
+            table,
+            "insert",
+            "AFTER INSERT",
+            &watermark::condition(table).unwrap_or_default(),
+            &new,
+        ),
         trigger(
             table,
             "move",

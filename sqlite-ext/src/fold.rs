@@ -16,6 +16,7 @@ use crate::rows::{self, key_from};
 use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick};
 use crate::table::{KeyKind, RowKey, Table};
 use crate::track::{TrackError, refresh};
+use crate::watermark;
 
 /// Why pending writes could not be folded.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +109,7 @@ fn has_work(conn: &Connection) -> Result<bool, FoldError> {
             "SELECT 1 FROM pragma_table_xinfo(?1, 'main') AS x WHERE pk = 0 AND hidden = 0
             AND NOT EXISTS (SELECT 1 FROM syncline_columns WHERE table_id = ?2 AND name = x.name)";
         if conn.prepare_cached(&any)?.exists([])?
+            || watermark::is_passed(conn, &table)?
             || conn
                 .prepare_cached(columns)?
                 .exists((&table.name, table.id))?
@@ -156,7 +158,9 @@ impl Notes {
                 match (table.kind, &place) {
                     (KeyKind::Integer, RowKey::Rowid(key)) => notes.deleted_runs.push((*key, *key)),
                     (KeyKind::Rowid, RowKey::Rowid(rowid)) => {
-                        notes.deleted.insert((key_from(row, 2, key_count)?, Some(*rowid)));
+                        notes
+                            .deleted
+                            .insert((key_from(row, 2, key_count)?, Some(*rowid)));
                     }
                     _ => {
                         notes.deleted.insert((key_from(row, 1, key_count)?, None));
@@ -168,6 +172,10 @@ impl Notes {
         }
         drop(rows);
         drop(statement);
+        watermark::for_each(conn, table, |rowid| {
+            push(&mut runs, RowKey::Rowid(rowid), WHOLE)
+        })?;
+        watermark::raise(conn, table)?;
         notes.written = disjoint(runs);
         notes.deleted_runs = joined(notes.deleted_runs);
         conn.prepare_cached(&format!("DELETE FROM {pending}"))?

@@ -28,8 +28,10 @@ pub(crate) fn set_canary(conn: &Connection) -> rusqlite::Result<()> {
 
 fn rowids_hold(conn: &Connection) -> rusqlite::Result<bool> {
     let canary = "SELECT rowid FROM syncline_canary WHERE name = 'canary'";
-    let found: Option<i64> =
-        conn.prepare_cached(canary)?.query_one([], |row| row.get(0)).optional()?;
+    let found: Option<i64> = conn
+        .prepare_cached(canary)?
+        .query_one([], |row| row.get(0))
+        .optional()?;
     Ok(found == Some(CANARY))
 }
 
@@ -75,7 +77,10 @@ pub(crate) fn heal(conn: &Connection) -> Result<(), TableError> {
 fn note_everything(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     let (pending, name) = (table.pending(), table.quoted());
     conn.execute(&format!("DELETE FROM {pending}"), [])?;
-    let lane = |lane| Lane { table_id: table.id, lane };
+    let lane = |lane| Lane {
+        table_id: table.id,
+        lane,
+    };
     if table.kind == KeyKind::Rowid {
         // The rowids name nothing any more. Which rows are gone is not known: they stay elsewhere.
         let rest = "DELETE FROM syncline_clocks WHERE table_id = ?1 AND lane <> ?2";
@@ -88,13 +93,19 @@ fn note_everything(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     let (into, fields) = match table.kind {
         KeyKind::Packed => {
             let keys = (0..table.key_columns.len()).map(|at| format!("k{at}"));
-            (format!("mask, {}", list(keys, ", ")), format!("{WHOLE}, {}", table.key_list()))
+            (
+                format!("mask, {}", list(keys, ", ")),
+                format!("{WHOLE}, {}", table.key_list()),
+            )
         }
         KeyKind::Integer | KeyKind::Rowid => {
             ("key, mask".to_owned(), format!("{}, {WHOLE}", table.rowid))
         }
     };
-    conn.execute(&format!("INSERT INTO {pending}({into}) SELECT {fields} FROM main.{name}"), [])?;
+    conn.execute(
+        &format!("INSERT INTO {pending}({into}) SELECT {fields} FROM main.{name}"),
+        [],
+    )?;
     Ok(())
 }
 

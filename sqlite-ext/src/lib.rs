@@ -32,6 +32,7 @@ mod shadow;
 mod table;
 mod track;
 mod value;
+mod watermark;
 
 pub use apply::{ImportError, ImportReport, import, import_changeset};
 pub use candidate::{Candidate, Limit, Obstacle, candidates};
@@ -42,9 +43,7 @@ pub use functions::register;
 pub use schema::SchemaError;
 pub use shadow::{OpenError, is_prepared, prepare, site_id, version_vector};
 pub use table::TableError;
-pub use track::{
-    TrackError, Tracked, leave, pending_count, track, tracked_tables, untrack,
-};
+pub use track::{TrackError, Tracked, leave, pending_count, track, tracked_tables, untrack};
 
 #[cfg(test)]
 mod tests;

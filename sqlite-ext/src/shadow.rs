@@ -22,7 +22,8 @@ const TABLES: &str = "
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE COLLATE NOCASE,
         site INTEGER NOT NULL,
-        version INTEGER NOT NULL
+        version INTEGER NOT NULL,
+        watermark INTEGER NOT NULL
     );
     CREATE TABLE syncline_columns(
         table_id INTEGER NOT NULL,

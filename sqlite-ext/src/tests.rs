@@ -343,6 +343,27 @@ fn columns_that_only_one_side_has_are_parked_and_replayed() {
 }
 
 #[test]
+fn own_rows_are_not_lost_among_those_that_waited_for_a_column() {
+    for schema in [
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a)",
+        "CREATE TABLE t(id TEXT PRIMARY KEY, a)",
+    ] {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t VALUES('1', 'x')");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        a.run("ALTER TABLE t ADD COLUMN n; INSERT INTO t VALUES('90', 'y', 5)");
+        b.pull(&a);
+        // What waits is merged by the same fold that finds the new rows.
+        b.run("ALTER TABLE t ADD COLUMN n; INSERT INTO t VALUES('20', 'own', 7), ('95', 'own', 8)");
+        let mut both = [a, b];
+        converge(&mut both);
+        let select = "SELECT id || a || n FROM t WHERE n IS NOT NULL ORDER BY id";
+        assert_eq!(both[0].rows(select), ["20own7", "90y5", "95own8"]);
+    }
+}
+
+#[test]
 fn tables_that_one_side_does_not_track_wait_for_it() {
     let mut a = replica(
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE u(id PRIMARY KEY)",
@@ -492,7 +513,9 @@ fn what_cannot_be_tracked_is_named() {
     assert_eq!(tracked_tables(&a.conn).expect("tables"), ["ok"]);
     let insert_null = "CREATE TABLE k(id TEXT PRIMARY KEY)";
     let b = replica(insert_null, &["k"]);
-    b.conn.execute_batch("INSERT INTO k VALUES('k')").expect("a good key");
+    b.conn
+        .execute_batch("INSERT INTO k VALUES('k')")
+        .expect("a good key");
     for write in ["INSERT INTO k VALUES(NULL)", "UPDATE k SET id = NULL"] {
         let error = b.conn.execute(write, []).expect_err(write);
         assert!(error.to_string().contains("needs a primary key"), "{error}");
@@ -532,7 +555,11 @@ fn a_table_that_was_rebuilt_is_captured_again() {
         a.run("INSERT INTO t VALUES('4', 'after', 'y')");
         b.pull(&a);
         let select = "SELECT * FROM t WHERE id <> '3' ORDER BY id";
-        assert_eq!(b.rows(select), ["1|x|y", "2|unseen|y", "4|after|y"], "{kind}");
+        assert_eq!(
+            b.rows(select),
+            ["1|x|y", "2|unseen|y", "4|after|y"],
+            "{kind}"
+        );
         a.run("DELETE FROM t WHERE id = '4'");
         b.pull(&a);
         assert_eq!(b.rows(select), ["1|x|y", "2|unseen|y"], "{kind}");
@@ -566,10 +593,17 @@ fn runs_of_deleted_rows_share_an_entry() {
     assert_eq!(b.rows("SELECT count(*), max(id) FROM t"), ["199|199"]);
     assert_eq!(a.digest(), b.digest());
     // Rows to 199; lives that ended before, at 300 again, and after.
-    assert!(a.clock_entries() <= 5, "{:?}", a.rows("SELECT * FROM syncline_clocks"));
+    assert!(
+        a.clock_entries() <= 5,
+        "{:?}",
+        a.rows("SELECT * FROM syncline_clocks")
+    );
     a.run("INSERT INTO t VALUES(300, 'third life'), (1001, 'new')");
     b.pull(&a);
-    assert_eq!(b.rows("SELECT * FROM t WHERE id > 199"), ["300|third life", "1001|new"]);
+    assert_eq!(
+        b.rows("SELECT * FROM t WHERE id > 199"),
+        ["300|third life", "1001|new"]
+    );
     assert_eq!(a.digest(), b.digest());
 }
 
@@ -637,8 +671,12 @@ fn hostile_changesets_are_refused_by_name_and_change_nothing() {
     let good = export(&a.conn, &VersionVector::new(), a.now).expect("export");
     type Spoil = fn(&mut Changeset);
     let spoiled: [(&str, Spoil); 7] = [
-        ("whole numbers as keys", |c| c.tables[0].groups[0].values[0] = Value::text("1")),
-        ("primary key", |c| c.tables[0].key_columns = vec!["a".into()]),
+        ("whole numbers as keys", |c| {
+            c.tables[0].groups[0].values[0] = Value::text("1")
+        }),
+        ("primary key", |c| {
+            c.tables[0].key_columns = vec!["a".into()]
+        }),
         ("reserved", |c| c.tables[0].name = "syncline_meta".into()),
         ("reserved", |c| c.tables[0].name = "SQLITE_schema".into()),
         ("reserved", |c| c.schemas[0].name = "syncline_x".into()),
@@ -659,12 +697,15 @@ fn hostile_changesets_are_refused_by_name_and_change_nothing() {
         let before = (b.digest(), b.seen());
         let mut bad = good.clone();
         spoil(&mut bad);
-        let error = import_changeset(&b.conn, &bad, a.now).expect_err(says).to_string();
+        let error = import_changeset(&b.conn, &bad, a.now)
+            .expect_err(says)
+            .to_string();
         assert!(error.contains(says), "{says}: {error}");
         assert_eq!((b.digest(), b.seen()), before, "{says}");
         // The good one still goes in, and the row can be written.
         b.now = a.now;
-        b.pull(&a).run("UPDATE t SET a = 'mine'; DELETE FROM t; INSERT INTO t VALUES(1, 'again')");
+        b.pull(&a)
+            .run("UPDATE t SET a = 'mine'; DELETE FROM t; INSERT INTO t VALUES(1, 'again')");
         assert_eq!(b.rows("SELECT * FROM t"), ["1|again"]);
     }
 }

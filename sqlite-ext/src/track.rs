@@ -14,6 +14,7 @@ use crate::shadow::{
 };
 use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo, list};
 use crate::value::quoted;
+use crate::watermark;
 
 /// How many rows of a table that is tracked get one version: an envelope ends between versions, so
 /// this bounds what the first one carries.
@@ -98,6 +99,7 @@ pub fn pending_count(conn: &Connection) -> Result<u64, TrackError> {
         count += conn
             .query_row(&pending, [], |row| row.get::<_, i64>(0))?
             .cast_unsigned();
+        count += watermark::passed_count(conn, &table)?.cast_unsigned();
     }
     Ok(count)
 }
@@ -145,8 +147,10 @@ pub(crate) fn register(
     tracked: Clock,
 ) -> Result<Table, TrackError> {
     // A table that was dropped and made anew leaves its old shadow behind.
-    let add = "INSERT INTO syncline_tables(name, site, version) VALUES(?1, ?2, ?3) RETURNING id";
-    let values = params![info.name, tracked.site, version_to(tracked.version)];
+    let add = "INSERT INTO syncline_tables(name, site, version, watermark)
+        VALUES(?1, ?2, ?3, ?4) RETURNING id";
+    let (site, version) = (tracked.site, version_to(tracked.version));
+    let values = params![info.name, site, version, watermark::LEAST];
     let id: i64 = conn
         .prepare_cached(add)?
         .query_one(values, |row| row.get(0))?;
@@ -200,9 +204,23 @@ pub(crate) fn backfill(
         rows_left -= run.rows;
         bytes_left = bytes_left.saturating_sub(run.bytes);
         rows_count += run.rows;
-        let clock = Clock { site: OWN, version, causal_length: 0 };
-        clocks::set(conn, Lane { table_id: table.id, lane: ROW }, &run.first, &run.last, clock)?;
+        let clock = Clock {
+            site: OWN,
+            version,
+            causal_length: 0,
+        };
+        clocks::set(
+            conn,
+            Lane {
+                table_id: table.id,
+                lane: ROW,
+            },
+            &run.first,
+            &run.last,
+            clock,
+        )?;
     }
+    watermark::raise(conn, table)?;
     Ok(rows_count)
 }
 
@@ -226,9 +244,14 @@ fn runs(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<Run>> {
         KeyKind::Packed => table.key_list(),
         KeyKind::Integer | KeyKind::Rowid => table.rowid.clone(),
     };
-    let order = if table.kind == KeyKind::Packed { "" } else { &format!("ORDER BY {place}") };
-    let mut statement =
-        conn.prepare(&format!("SELECT {size} 8, {place} FROM main.{name} {order}"))?;
+    let order = if table.kind == KeyKind::Packed {
+        ""
+    } else {
+        &format!("ORDER BY {place}")
+    };
+    let mut statement = conn.prepare(&format!(
+        "SELECT {size} 8, {place} FROM main.{name} {order}"
+    ))?;
     let mut rows = statement.query([])?;
     let mut runs: Vec<Run> = Vec::new();
     while let Some(row) = rows.next()? {
@@ -238,14 +261,26 @@ fn runs(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<Run>> {
             KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(1)?),
         };
         match (runs.last_mut(), &place) {
-            (Some(Run { last: RowKey::Rowid(last), rows, bytes: sum, .. }), RowKey::Rowid(next))
-                if last.checked_add(1) == Some(*next)
-                    && *rows < BACKFILL_ROWS
-                    && sum.saturating_add(bytes) <= BACKFILL_BYTES =>
+            (
+                Some(Run {
+                    last: RowKey::Rowid(last),
+                    rows,
+                    bytes: sum,
+                    ..
+                }),
+                RowKey::Rowid(next),
+            ) if last.checked_add(1) == Some(*next)
+                && *rows < BACKFILL_ROWS
+                && sum.saturating_add(bytes) <= BACKFILL_BYTES =>
             {
                 (*last, *rows, *sum) = (*next, *rows + 1, *sum + bytes);
             }
-            _ => runs.push(Run { first: place.clone(), last: place, rows: 1, bytes }),
+            _ => runs.push(Run {
+                first: place.clone(),
+                last: place,
+                rows: 1,
+                bytes,
+            }),
         }
     }
     Ok(runs)

@@ -136,7 +136,10 @@ impl<'a> Merging<'a> {
             };
             let lives = group.causal_length.get();
             if lives > local.get() + LEAP_MAX {
-                return Err(ImportError::Leap { table: self.table.name.clone(), lives });
+                return Err(ImportError::Leap {
+                    table: self.table.name.clone(),
+                    lives,
+                });
             }
             match merge_life(local, group.causal_length) {
                 LifeOutcome::Past => {}
