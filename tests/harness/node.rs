@@ -188,15 +188,18 @@ impl Node {
         (self.log, self.heads, self.settled) = (copy.log, copy.heads, copy.settled);
     }
 
-    /// Runs a transaction, and returns which of its operations were refused.
-    pub(crate) fn run(&self, transaction: &Transaction) -> Vec<bool> {
+    /// Runs a transaction through the application's connection or, in a process that is both, the
+    /// replica's, and returns which of its operations were refused.
+    pub(crate) fn run(&self, is_inside: bool, transaction: &Transaction) -> Vec<bool> {
+        let inside = self.replica.as_ref().filter(|_| is_inside);
+        let conn = inside.map_or(&self.app, Replica::conn);
         let mut refused = Vec::new();
         let mut run = |operations: &[Operation]| {
             for operation in operations {
-                refused.push(self.app.execute_batch(&operation.sql()).is_err());
+                refused.push(conn.execute_batch(&operation.sql()).is_err());
             }
         };
-        let sql = |sql: &str| self.app.execute_batch(sql).expect(sql);
+        let sql = |sql: &str| conn.execute_batch(sql).expect(sql);
         sql("BEGIN");
         run(&transaction.before);
         sql("SAVEPOINT undone");

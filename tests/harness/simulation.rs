@@ -139,13 +139,12 @@ impl Simulation {
             .collect()
     }
 
-    /// Runs a transaction through the application's connection.
+    /// Runs a transaction.
     pub(crate) fn write(&mut self, at: usize, transaction: &Transaction) {
         self.note(|| format!("{at} writes {}", brief(transaction)));
-        let (says, expected) = (
-            self.nodes[at].run(transaction),
-            self.ledger.run(at, transaction),
-        );
+        let is_inside = self.random.u8(..4) == 0;
+        let says = self.nodes[at].run(is_inside, transaction);
+        let expected = self.ledger.run(at, transaction);
         assert_eq!(says, expected, "which are refused of {transaction:?}");
     }
 
