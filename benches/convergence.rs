@@ -1,7 +1,7 @@
 //! How long replicas need to agree: on the simulated network, where the figures are the same on
 //! every machine, and as real nodes over loopback.
 
-#[path = "../tests/harness.rs"]
+#[path = "../tests/harness/mod.rs"]
 #[expect(dead_code, reason = "the tests use the rest of it")]
 mod harness;
 
@@ -39,10 +39,17 @@ fn simulated(criterion: &mut Criterion) -> Vec<String> {
     let mut group = criterion.benchmark_group("simulated");
     group.sampling_mode(SamplingMode::Flat);
     for (nodes_count, transactions_count) in LOADS {
-        let load = Load { nodes_count, transactions_count, has_gossip: true };
+        let load = Load {
+            nodes_count,
+            transactions_count,
+            has_gossip: true,
+        };
         let name = format!("{nodes_count} replicas, {transactions_count} transactions each");
         let found = converge(load);
-        lines.push(format!("simulated, {name}: {} ms at 1 ms a frame, {:?}", found.virtual_ms, found.traffic));
+        lines.push(format!(
+            "simulated, {name}: {} ms at 1 ms a frame, {:?}",
+            found.virtual_ms, found.traffic
+        ));
         group.bench_function(&name, |bencher| bencher.iter(|| converge(load)));
     }
     group.finish();
@@ -62,17 +69,25 @@ impl Mesh {
         let folder = tempfile::tempdir().expect("a folder for the files");
         let first = folder.path().join("0.db");
         let schema = "PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT)";
-        Connection::open(&first).and_then(|conn| conn.execute_batch(schema)).expect("a file");
+        Connection::open(&first)
+            .and_then(|conn| conn.execute_batch(schema))
+            .expect("a file");
         track_tables(&first, &[]).expect("the table is tracked");
         let opened = Home::of(&first)
             .create(|identity| Ok(DatabaseSecret::generate(identity.public_key())?))
             .expect("a new folder");
-        let mut mesh = Mesh { nodes: vec![start(opened, None).await], folder, next: 0 };
+        let mut mesh = Mesh {
+            nodes: vec![start(opened, None).await],
+            folder,
+            next: 0,
+        };
         let ticket = mesh.nodes[0].ticket().await.expect("a ticket");
         for at in 1..count {
             let file = mesh.folder.path().join(format!("{at}.db"));
             let home = Home::of(&file);
-            let opened = home.create(|_| Ok(ticket.secret().clone())).expect("a new folder");
+            let opened = home
+                .create(|_| Ok(ticket.secret().clone()))
+                .expect("a new folder");
             mesh.nodes.push(start(opened, Some(&ticket)).await);
         }
         mesh.connected().await;
@@ -104,9 +119,13 @@ impl Mesh {
 
     /// Equal digests before anything was written would prove nothing.
     fn has_rows(&self) -> bool {
-        let last = self.folder.path().join(format!("{}.db", self.nodes.len() - 1));
+        let last = self
+            .folder
+            .path()
+            .join(format!("{}.db", self.nodes.len() - 1));
         let count = "SELECT count(*) FROM t";
-        let count = Connection::open(last).and_then(|conn| conn.query_one(count, [], |row| row.get(0)));
+        let count =
+            Connection::open(last).and_then(|conn| conn.query_one(count, [], |row| row.get(0)));
         count.is_ok_and(|count: i64| count == self.next)
     }
 
@@ -115,10 +134,12 @@ impl Mesh {
         for at in 0..self.nodes.len() {
             let file = self.folder.path().join(format!("{at}.db"));
             let conn = Connection::open(file).expect("the file opens");
-            conn.busy_timeout(Duration::from_secs(10)).expect("a timeout is set");
+            conn.busy_timeout(Duration::from_secs(10))
+                .expect("a timeout is set");
             for _ in 0..transactions_count {
                 self.next += 1;
-                conn.execute("INSERT INTO t VALUES(?1, 'some text')", [self.next]).expect("write");
+                conn.execute("INSERT INTO t VALUES(?1, 'some text')", [self.next])
+                    .expect("write");
             }
         }
         let began = now();
@@ -134,7 +155,10 @@ async fn start(
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
     let options = match ticket {
         Some(ticket) => Options::from_ticket(ticket, listen),
-        None => Options { listen, dial: vec![] },
+        None => Options {
+            listen,
+            dial: vec![],
+        },
     };
     Node::start(opened, options).await.expect("the node starts")
 }
@@ -161,7 +185,9 @@ fn over_loopback(criterion: &mut Criterion) -> Vec<String> {
         });
         times.sort();
         let (median, last) = (times[times.len() / 2], times[times.len() - 1]);
-        lines.push(format!("loopback, {name}: median {median:.1?}, longest {last:.1?}"));
+        lines.push(format!(
+            "loopback, {name}: median {median:.1?}, longest {last:.1?}"
+        ));
         runtime.block_on(async {
             for node in &mesh.nodes {
                 node.stop().await.expect("the node stops");
@@ -173,6 +199,9 @@ fn over_loopback(criterion: &mut Criterion) -> Vec<String> {
 }
 
 fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "the bench measures how long things take")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the bench measures how long things take"
+    )]
     Instant::now()
 }

@@ -22,12 +22,18 @@ struct CpuTime;
 
 impl CpuTime {
     fn now() -> Duration {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         #[expect(unsafe_code, reason = "the standard library has no clock for CPU time")]
         // SAFETY: the pointer is to a local that outlives the call.
         let code = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
         assert_eq!(code, 0, "the system has a clock for CPU time");
-        Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below 10^9"))
+        Duration::new(
+            time.tv_sec.unsigned_abs(),
+            u32::try_from(time.tv_nsec).expect("below 10^9"),
+        )
     }
 }
 
@@ -83,8 +89,12 @@ impl Key {
 
     fn schema(self) -> &'static str {
         match self {
-            Key::Integer => "CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER, b TEXT, c REAL, d TEXT, e INTEGER)",
-            Key::Uuid => "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a INTEGER, b TEXT, c REAL, d TEXT, e INTEGER)",
+            Key::Integer => {
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER, b TEXT, c REAL, d TEXT, e INTEGER)"
+            }
+            Key::Uuid => {
+                "CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL, a INTEGER, b TEXT, c REAL, d TEXT, e INTEGER)"
+            }
         }
     }
 
@@ -110,7 +120,8 @@ struct Database {
 
 fn open(folder: &Path) -> Connection {
     let conn = Connection::open(folder.join("bench.db")).expect("a file in a new folder opens");
-    conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL").expect("pragmas");
+    conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
+        .expect("pragmas");
     conn.set_prepared_statement_cache_capacity(64);
     conn
 }
@@ -137,7 +148,14 @@ fn insert(conn: &Connection, key: Key, rows: i64, per_transaction: i64) {
         if row % per_transaction == 0 {
             conn.execute_batch("BEGIN").expect("begin");
         }
-        let values = (key.of(row), row * 7, "some text of a row", row as f64 / 3.0, "more", row % 5);
+        let values = (
+            key.of(row),
+            row * 7,
+            "some text of a row",
+            row as f64 / 3.0,
+            "more",
+            row % 5,
+        );
         statement.execute(values).expect("a row is inserted");
         if (row + 1) % per_transaction == 0 {
             conn.execute_batch("COMMIT").expect("commit");
@@ -161,15 +179,23 @@ impl Table {
     }
 
     fn print(&self) {
-        println!("\n{:<44} {:>8} {:>9} {:>8}", "CPU time, ratio to plain SQLite", "plain", "captured", "folded");
+        println!(
+            "\n{:<44} {:>8} {:>9} {:>8}",
+            "CPU time, ratio to plain SQLite", "plain", "captured", "folded"
+        );
         for case in self.seconds.keys() {
-            let Some(plain) = self.median(case, Variant::Plain) else { continue };
+            let Some(plain) = self.median(case, Variant::Plain) else {
+                continue;
+            };
             let ratio = |variant| match self.median(case, variant) {
                 Some(seconds) => format!("{:.2}", seconds / plain),
                 None => "-".to_owned(),
             };
             let (captured, folded) = (ratio(Variant::Captured), ratio(Variant::Folded));
-            println!("{case:<44} {:>5.0} ms {captured:>9} {folded:>8}", plain * 1e3);
+            println!(
+                "{case:<44} {:>5.0} ms {captured:>9} {folded:>8}",
+                plain * 1e3
+            );
         }
         self.lines.iter().for_each(|line| println!("{line}"));
     }
@@ -190,7 +216,12 @@ fn case(
             Variant::Captured => "captured",
             Variant::Folded => "folded",
         };
-        let times = table.seconds.entry(name.to_owned()).or_default().entry(*variant).or_default();
+        let times = table
+            .seconds
+            .entry(name.to_owned())
+            .or_default()
+            .entry(*variant)
+            .or_default();
         group.bench_function(format!("{name}/{title}"), |bencher| {
             let routine = |database: Database| {
                 let start = CpuTime::now();
@@ -213,37 +244,85 @@ fn writes(group: &mut BenchmarkGroup<'_, CpuTime>, table: &mut Table, key: Key) 
     let empty = |variant| database(key, variant, 0);
     let full = |variant| database(key, variant, ROWS);
     if key == Key::Integer {
-        case(group, table, &format!("insert, one statement, {name}"), &ALL, empty, |conn| {
-            let insert = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+        case(
+            group,
+            table,
+            &format!("insert, one statement, {name}"),
+            &ALL,
+            empty,
+            |conn| {
+                let insert =
+                    "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
                 INSERT INTO t SELECT i, i * 7, 'some text of a row', i / 3.0, 'more', i % 5 FROM n";
-            conn.execute(insert, [ROWS - 1]).expect("the rows are inserted");
-        });
+                conn.execute(insert, [ROWS - 1])
+                    .expect("the rows are inserted");
+            },
+        );
     }
-    case(group, table, &format!("insert, one transaction, {name}"), &ALL, empty, |conn| {
-        insert(conn, key, ROWS, ROWS);
-    });
-    case(group, table, &format!("insert, 100 rows a transaction, {name}"), &ALL, empty, |conn| {
-        insert(conn, key, ROWS, 100);
-    });
-    case(group, table, &format!("insert, 1 row a transaction, {name}"), &ALL, empty, |conn| {
-        insert(conn, key, ROWS / 10, 1);
-    });
-    case(group, table, &format!("update one column by key, {name}"), &ALL, full, |conn| {
-        conn.execute_batch("BEGIN").expect("begin");
-        let mut update = conn.prepare("UPDATE t SET a = a + 1 WHERE id = ?1").expect("prepared");
-        for row in 0..ROWS {
-            update.execute([key.of(row)]).expect("a row is updated");
-        }
-        conn.execute_batch("COMMIT").expect("commit");
-    });
-    case(group, table, &format!("delete by key, {name}"), &ALL, full, |conn| {
-        conn.execute_batch("BEGIN").expect("begin");
-        let mut delete = conn.prepare("DELETE FROM t WHERE id = ?1").expect("prepared");
-        for row in 0..ROWS {
-            delete.execute([key.of(row)]).expect("a row is deleted");
-        }
-        conn.execute_batch("COMMIT").expect("commit");
-    });
+    case(
+        group,
+        table,
+        &format!("insert, one transaction, {name}"),
+        &ALL,
+        empty,
+        |conn| {
+            insert(conn, key, ROWS, ROWS);
+        },
+    );
+    case(
+        group,
+        table,
+        &format!("insert, 100 rows a transaction, {name}"),
+        &ALL,
+        empty,
+        |conn| {
+            insert(conn, key, ROWS, 100);
+        },
+    );
+    case(
+        group,
+        table,
+        &format!("insert, 1 row a transaction, {name}"),
+        &ALL,
+        empty,
+        |conn| {
+            insert(conn, key, ROWS / 10, 1);
+        },
+    );
+    case(
+        group,
+        table,
+        &format!("update one column by key, {name}"),
+        &ALL,
+        full,
+        |conn| {
+            conn.execute_batch("BEGIN").expect("begin");
+            let mut update = conn
+                .prepare("UPDATE t SET a = a + 1 WHERE id = ?1")
+                .expect("prepared");
+            for row in 0..ROWS {
+                update.execute([key.of(row)]).expect("a row is updated");
+            }
+            conn.execute_batch("COMMIT").expect("commit");
+        },
+    );
+    case(
+        group,
+        table,
+        &format!("delete by key, {name}"),
+        &ALL,
+        full,
+        |conn| {
+            conn.execute_batch("BEGIN").expect("begin");
+            let mut delete = conn
+                .prepare("DELETE FROM t WHERE id = ?1")
+                .expect("prepared");
+            for row in 0..ROWS {
+                delete.execute([key.of(row)]).expect("a row is deleted");
+            }
+            conn.execute_batch("COMMIT").expect("commit");
+        },
+    );
 }
 
 /// Export, apply and sizes, with plain SQL that moves the same rows beside them.
@@ -253,52 +332,77 @@ fn changes(group: &mut BenchmarkGroup<'_, CpuTime>, table: &mut Table, key: Key)
     let whole = export(&source.conn, &VersionVector::new(), NOW).expect("export");
     let bytes = whole.encode();
     let per_row = bytes.len() as f64 / ROWS as f64;
-    table.lines.push(format!("{:<44} {per_row:.1}", format!("bytes a row in a changeset, {name}")));
+    table.lines.push(format!(
+        "{:<44} {per_row:.1}",
+        format!("bytes a row in a changeset, {name}")
+    ));
 
     let plain_and_ours = [Variant::Plain, Variant::Captured];
     let full = |variant| database(key, variant, ROWS);
-    case(group, table, &format!("export all beside SELECT *, {name}"), &plain_and_ours, full, |conn| {
-        if is_tracked(conn) {
-            let changes = export(conn, &VersionVector::new(), NOW).expect("export");
-            assert_eq!(changes.encode().len(), bytes.len());
-        } else {
-            let mut select = conn.prepare("SELECT * FROM t").expect("prepared");
-            let mut rows = select.query([]).expect("query");
-            let mut length = 0;
-            while let Some(row) = rows.next().expect("row") {
-                length += row.get_ref(2).expect("text").as_str().map_or(0, str::len);
+    case(
+        group,
+        table,
+        &format!("export all beside SELECT *, {name}"),
+        &plain_and_ours,
+        full,
+        |conn| {
+            if is_tracked(conn) {
+                let changes = export(conn, &VersionVector::new(), NOW).expect("export");
+                assert_eq!(changes.encode().len(), bytes.len());
+            } else {
+                let mut select = conn.prepare("SELECT * FROM t").expect("prepared");
+                let mut rows = select.query([]).expect("query");
+                let mut length = 0;
+                while let Some(row) = rows.next().expect("row") {
+                    length += row.get_ref(2).expect("text").as_str().map_or(0, str::len);
+                }
+                assert!(length > 0);
             }
-            assert!(length > 0);
-        }
-    });
+        },
+    );
     let empty = |variant| database(key, variant, 0);
-    case(group, table, &format!("apply to empty beside INSERT, {name}"), &plain_and_ours, empty, |conn| {
-        if is_tracked(conn) {
-            let changes = Changeset::decode(&bytes).expect("decode");
-            import_changeset(conn, &changes, NOW).expect("import");
-        } else {
-            insert(conn, key, ROWS, ROWS);
-        }
-    });
+    case(
+        group,
+        table,
+        &format!("apply to empty beside INSERT, {name}"),
+        &plain_and_ours,
+        empty,
+        |conn| {
+            if is_tracked(conn) {
+                let changes = Changeset::decode(&bytes).expect("decode");
+                import_changeset(conn, &changes, NOW).expect("import");
+            } else {
+                insert(conn, key, ROWS, ROWS);
+            }
+        },
+    );
     sizes(table, key);
 }
 
 fn is_tracked(conn: &Connection) -> bool {
     let tracked = "SELECT 1 FROM sqlite_master WHERE name = 'syncline_meta'";
-    conn.prepare(tracked).and_then(|mut tracked| tracked.exists([])).expect("the schema is read")
+    conn.prepare(tracked)
+        .and_then(|mut tracked| tracked.exists([]))
+        .expect("the schema is read")
 }
 
 fn sizes(table: &mut Table, key: Key) {
     let size = |variant| {
         let database = database(key, variant, ROWS);
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
-        database.conn.query_row(checkpoint, [], |_| Ok(())).expect("checkpoint");
+        database
+            .conn
+            .query_row(checkpoint, [], |_| Ok(()))
+            .expect("checkpoint");
         let file = database.folder.path().join("bench.db");
         std::fs::metadata(file).expect("the file is there").len() as f64
     };
     let ratio = size(Variant::Captured) / size(Variant::Plain);
     let name = key.name();
-    table.lines.push(format!("{:<44} {ratio:.2}", format!("file size, ratio to plain, {name}")));
+    table.lines.push(format!(
+        "{:<44} {ratio:.2}",
+        format!("file size, ratio to plain, {name}")
+    ));
 }
 
 fn main() {

@@ -321,7 +321,9 @@ fn a_restored_dump_of_a_text_keyed_table_is_noticed_and_healed() {
     let Some((_desk, restored)) = restored(&file) else {
         return;
     };
-    restored.execute_batch("UPDATE word SET a = 'after' WHERE id = 'e'").expect("a write");
+    restored
+        .execute_batch("UPDATE word SET a = 'after' WHERE id = 'e'")
+        .expect("a write");
     pull(&replica, &restored);
     assert_same_rows(&replica, &restored, &tables);
     let newcomer = Connection::open_in_memory().expect("SQLite opens in memory");

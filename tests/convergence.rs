@@ -36,9 +36,10 @@ fn replicas_agree_with_the_model_at_every_step_and_with_each_other_at_the_end() 
 /// equal: they are one row.
 #[test]
 fn numbers_that_are_equal_as_keys_are_one_row() {
-    for create in
-        ["CREATE TABLE t(id PRIMARY KEY, a)", "CREATE TABLE t(id PRIMARY KEY, a) WITHOUT ROWID"]
-    {
+    for create in [
+        "CREATE TABLE t(id PRIMARY KEY, a)",
+        "CREATE TABLE t(id PRIMARY KEY, a) WITHOUT ROWID",
+    ] {
         let mut replicas = ["1", "1.0"].map(|key| {
             let replica = Replica::new(&[]);
             replica.sql(create);

@@ -112,16 +112,26 @@ pub enum AskError {
 ///
 /// [`AskError::NotRunning`] if there is none; see [`AskError`].
 pub async fn ask(home: &Home, request: &Request) -> Result<Answer, AskError> {
-    let not_running = || AskError::NotRunning { database: home.database().to_owned() };
+    let not_running = || AskError::NotRunning {
+        database: home.database().to_owned(),
+    };
     if !home.exists() {
-        return Err(HomeError::Absent { database: home.database().to_owned() }.into());
+        return Err(HomeError::Absent {
+            database: home.database().to_owned(),
+        }
+        .into());
     }
-    let mut stream = UnixStream::connect(home.socket()?).await.map_err(|_| not_running())?;
+    let mut stream = UnixStream::connect(home.socket()?)
+        .await
+        .map_err(|_| not_running())?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line).await?;
     let mut answer = Vec::new();
-    BufReader::new(stream).take(ANSWER_BYTES_MAX).read_until(b'\n', &mut answer).await?;
+    BufReader::new(stream)
+        .take(ANSWER_BYTES_MAX)
+        .read_until(b'\n', &mut answer)
+        .await?;
     Ok(serde_json::from_slice(&answer)?)
 }
 
@@ -141,7 +151,10 @@ impl Control {
     /// If the socket cannot be made.
     pub fn bind(home: &Home) -> Result<Self, HomeError> {
         let path = home.socket()?;
-        let at = |source| HomeError::Io { path: path.clone(), source };
+        let at = |source| HomeError::Io {
+            path: path.clone(),
+            source,
+        };
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.map_err(at)?,
@@ -187,11 +200,16 @@ impl Drop for Control {
 async fn answer(node: &Node, stop: &Notify, stream: UnixStream) -> Result<(), AskError> {
     let (reader, mut writer) = stream.into_split();
     let mut line = Vec::new();
-    BufReader::new(reader).take(REQUEST_BYTES_MAX).read_until(b'\n', &mut line).await?;
+    BufReader::new(reader)
+        .take(REQUEST_BYTES_MAX)
+        .read_until(b'\n', &mut line)
+        .await?;
     let request: Result<Request, _> = serde_json::from_slice(&line);
     let answer = match &request {
         Ok(request) => act(node, request).await,
-        Err(error) => Answer::Failed { reasons: vec![format!("not a request: {error}")] },
+        Err(error) => Answer::Failed {
+            reasons: vec![format!("not a request: {error}")],
+        },
     };
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
@@ -205,11 +223,17 @@ async fn answer(node: &Node, stop: &Notify, stream: UnixStream) -> Result<(), As
 
 async fn act(node: &Node, request: &Request) -> Answer {
     let done = match request {
-        Request::Status => node.status().await.map(|status| Answer::Status(Box::new(status))),
-        Request::Ticket => {
-            node.ticket().await.map(|ticket| Answer::Ticket { text: ticket.to_text().to_string() })
-        }
-        Request::Snapshot => node.snapshot(|_| {}).await.map(|s| Answer::Snapshot(Snapshot::from(s))),
+        Request::Status => node
+            .status()
+            .await
+            .map(|status| Answer::Status(Box::new(status))),
+        Request::Ticket => node.ticket().await.map(|ticket| Answer::Ticket {
+            text: ticket.to_text().to_string(),
+        }),
+        Request::Snapshot => node
+            .snapshot(|_| {})
+            .await
+            .map(|s| Answer::Snapshot(Snapshot::from(s))),
         Request::Block { peer } => match peer.parse() {
             Ok(peer) => node.block(peer).await.map(|()| Answer::Done),
             Err(_) => return unknown_peer(peer),
@@ -220,11 +244,15 @@ async fn act(node: &Node, request: &Request) -> Answer {
         },
         Request::Stop => Ok(Answer::Done),
     };
-    done.unwrap_or_else(|error| Answer::Failed { reasons: reasons(&error) })
+    done.unwrap_or_else(|error| Answer::Failed {
+        reasons: reasons(&error),
+    })
 }
 
 fn unknown_peer(peer: &str) -> Answer {
-    Answer::Failed { reasons: vec![format!("`{peer}` is not the name of a peer")] }
+    Answer::Failed {
+        reasons: vec![format!("`{peer}` is not the name of a peer")],
+    }
 }
 
 fn reasons(error: &NodeError) -> Vec<String> {
@@ -244,8 +272,16 @@ impl From<crate::cold::Spread> for Snapshot {
             bytes: spread.bytes,
             slices_needed: spread.slices_needed,
             slices_total: spread.slices_total,
-            holders: spread.holders.iter().map(|(_, peer)| peer.to_string()).collect(),
-            failed: spread.failed.iter().map(|(peer, why)| format!("{peer}: {why}")).collect(),
+            holders: spread
+                .holders
+                .iter()
+                .map(|(_, peer)| peer.to_string())
+                .collect(),
+            failed: spread
+                .failed
+                .iter()
+                .map(|(peer, why)| format!("{peer}: {why}"))
+                .collect(),
             losses_survived: spread.losses_survived,
         }
     }

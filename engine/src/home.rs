@@ -74,7 +74,10 @@ impl Home {
     pub fn of(database: &Path) -> Self {
         let mut folder = database.as_os_str().to_owned();
         folder.push(SUFFIX);
-        Home { database: database.to_owned(), folder: folder.into() }
+        Home {
+            database: database.to_owned(),
+            folder: folder.into(),
+        }
     }
 
     /// Returns the database's file.
@@ -89,7 +92,11 @@ impl Home {
 
     /// Returns the database's name for people: its file's, without the ending.
     pub fn name(&self) -> String {
-        let stem = self.database.file_stem().unwrap_or_default().to_string_lossy();
+        let stem = self
+            .database
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy();
         stem.chars().filter(|c| !c.is_control()).take(16).collect()
     }
 
@@ -108,7 +115,9 @@ impl Home {
         make: impl FnOnce(&Identity) -> Result<DatabaseSecret, HomeError>,
     ) -> Result<OpenHome, HomeError> {
         if self.exists() {
-            return Err(HomeError::Present { database: self.database.clone() });
+            return Err(HomeError::Present {
+                database: self.database.clone(),
+            });
         }
         let made = DirBuilder::new().mode(0o700).create(&self.folder);
         match made {
@@ -131,7 +140,9 @@ impl Home {
     /// [`HomeError::Absent`], [`HomeError::InUse`]; see [`HomeError`].
     pub fn open(&self) -> Result<OpenHome, HomeError> {
         if !self.exists() {
-            return Err(HomeError::Absent { database: self.database.clone() });
+            return Err(HomeError::Absent {
+                database: self.database.clone(),
+            });
         }
         let lock = self.lock()?;
         let identity = Identity::load(&self.path("identity"))?;
@@ -180,7 +191,10 @@ impl Home {
         let metadata = fs::symlink_metadata(&folder).map_err(self.at(&folder))?;
         if !metadata.is_dir() || metadata.mode() & 0o077 != 0 || metadata.uid() != self.owner()? {
             let source = io::Error::other("it must be a folder of yours that only you can use");
-            return Err(HomeError::Io { path: folder, source });
+            return Err(HomeError::Io {
+                path: folder,
+                source,
+            });
         }
         let place = fs::canonicalize(&self.folder).map_err(self.at(&self.folder))?;
         let name = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
@@ -189,7 +203,9 @@ impl Home {
 
     /// Returns the user who owns the folder: the one who runs this process.
     fn owner(&self) -> Result<u32, HomeError> {
-        Ok(fs::metadata(&self.folder).map_err(self.at(&self.folder))?.uid())
+        Ok(fs::metadata(&self.folder)
+            .map_err(self.at(&self.folder))?
+            .uid())
     }
 
     fn lock(&self) -> Result<File, HomeError> {
@@ -198,16 +214,21 @@ impl Home {
         let lock = lock.map_err(self.at(&path))?;
         match lock.try_lock() {
             Ok(()) => Ok(lock),
-            Err(TryLockError::WouldBlock) => {
-                Err(HomeError::InUse { database: self.database.clone() })
-            }
+            Err(TryLockError::WouldBlock) => Err(HomeError::InUse {
+                database: self.database.clone(),
+            }),
             Err(TryLockError::Error(source)) => Err(HomeError::Io { path, source }),
         }
     }
 
     fn opened(&self, identity: Identity, secret: DatabaseSecret, lock: File) -> OpenHome {
         let (identity, secret) = (Arc::new(identity), Arc::new(secret));
-        OpenHome { home: self.clone(), identity, secret, _lock: lock }
+        OpenHome {
+            home: self.clone(),
+            identity,
+            secret,
+            _lock: lock,
+        }
     }
 
     fn at(&self, path: &Path) -> impl FnOnce(io::Error) -> HomeError + use<> {

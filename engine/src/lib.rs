@@ -34,7 +34,7 @@ pub use node::{
 };
 pub use peer::{device_of, peer_of};
 pub use replica::{Replica, ReplicaError, Whole};
+pub use syncline_transport::{Multiaddr, PeerId};
 pub use tables::{
     Candidate, Limit, Obstacle, TableReport, TablesError, Tracked, leave, track_tables,
 };
-pub use syncline_transport::{Multiaddr, PeerId};

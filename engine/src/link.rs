@@ -55,7 +55,16 @@ pub(crate) async fn run(
     });
     let heads = shared.heads.subscribe();
     let session = Session::new(heads.borrow().clone(), shared.steady_ms());
-    let mut link = Link { shared, peer, session, writer, frames, heads, turn: None, wants: false };
+    let mut link = Link {
+        shared,
+        peer,
+        session,
+        writer,
+        frames,
+        heads,
+        turn: None,
+        wants: false,
+    };
     let result = link.talk().await;
     receiving.abort();
     result
@@ -83,7 +92,11 @@ impl Link {
                     continue;
                 }
                 Output::Store(envelopes) => Input::Advanced(self.store(envelopes).await?),
-                Output::Read { stream, after, bytes_max } => {
+                Output::Read {
+                    stream,
+                    after,
+                    bytes_max,
+                } => {
                     let read = move |replica: &mut crate::replica::Replica| {
                         replica.read(&stream, after, bytes_max)
                     };

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use syncline_transport::{
-    Config, Event, GOSSIP_BYTES_MAX, Multiaddr, Network, PeerId, StartError, StreamProtocol, Verdict,
+    Config, Event, GOSSIP_BYTES_MAX, Multiaddr, Network, PeerId, StartError, StreamProtocol,
+    Verdict,
 };
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -148,7 +149,11 @@ impl Node {
         let known = replica.log().peers().map_err(ReplicaError::from)?;
         let store = Store::start(replica);
         let folder = home.home.path("symbols");
-        let cold = Cold::open(&folder, Arc::clone(&home.identity), Arc::clone(&home.secret))?;
+        let cold = Cold::open(
+            &folder,
+            Arc::clone(&home.identity),
+            Arc::clone(&home.secret),
+        )?;
 
         let admission = home.secret.admission_key();
         let mut config = Config::new(*home.identity.secret(), *admission, home.secret.topic());
@@ -157,8 +162,16 @@ impl Node {
         }
         config.protocols = vec![link::PROTOCOL, StreamProtocol::new(cold::PROTOCOL)];
         for record in known {
-            let addresses = record.addresses.iter().filter_map(|text| text.parse().ok()).collect();
-            config.known_peers.extend(PeerId::from_bytes(&record.peer).ok().map(|p| (p, addresses)));
+            let addresses = record
+                .addresses
+                .iter()
+                .filter_map(|text| text.parse().ok())
+                .collect();
+            config.known_peers.extend(
+                PeerId::from_bytes(&record.peer)
+                    .ok()
+                    .map(|p| (p, addresses)),
+            );
         }
         let (network, events) = Network::start(config).await?;
         for address in options.dial {
@@ -176,7 +189,11 @@ impl Node {
             events: broadcast::Sender::new(EVENTS_MAX),
         });
         let driver = tokio::spawn(drive(Arc::clone(&shared), events));
-        Ok(Node { shared, driver, home })
+        Ok(Node {
+            shared,
+            driver,
+            home,
+        })
     }
 
     /// Returns this node's name in the network.
@@ -206,7 +223,10 @@ impl Node {
             });
         }
         let sum = |heads: &Heads| heads.iter().map(|(_, seq)| seq.number()).sum();
-        peers.values().any(|peer| peer.is_heard).then(|| (sum(&ours), sum(&all)))
+        peers
+            .values()
+            .any(|peer| peer.is_heard)
+            .then(|| (sum(&ours), sum(&all)))
     }
 
     /// Returns a ticket for further devices: with this node's addresses first, then those of other
@@ -216,12 +236,20 @@ impl Node {
     ///
     /// [`NodeError::Stopped`], or a name that is too long.
     pub async fn ticket(&self) -> Result<Ticket, NodeError> {
-        let listening = self.shared.network.listen_addrs().await.map_err(|_| NodeError::Stopped)?;
+        let listening = self
+            .shared
+            .network
+            .listen_addrs()
+            .await
+            .map_err(|_| NodeError::Stopped)?;
         let mut own: Vec<_> = listening.iter().filter(|addr| is_reachable(addr)).collect();
         // Addresses other devices can reach come before the loopback.
         own.sort_by_key(|addr| is_loopback(addr));
-        let mut addresses: Vec<String> =
-            own.into_iter().take(ADDRESSES_MAX / 2).map(Multiaddr::to_string).collect();
+        let mut addresses: Vec<String> = own
+            .into_iter()
+            .take(ADDRESSES_MAX / 2)
+            .map(Multiaddr::to_string)
+            .collect();
         let known = self.shared.store.run(|replica| replica.log().peers()).await;
         for record in known.map_err(ReplicaError::from)? {
             if let (Ok(peer), Some(address)) =
@@ -232,7 +260,12 @@ impl Node {
             }
         }
         let (secret, device) = ((*self.home.secret).clone(), self.home.identity.public_key());
-        Ok(Ticket::new(secret, device, self.home.home.name(), addresses)?)
+        Ok(Ticket::new(
+            secret,
+            device,
+            self.home.home.name(),
+            addresses,
+        )?)
     }
 
     /// Returns the hash of the replicated state.
@@ -241,7 +274,11 @@ impl Node {
     ///
     /// If the replica fails.
     pub async fn digest(&self) -> Result<String, NodeError> {
-        let digest = self.shared.store.run(|replica| replica.digest(now_unix_ms())).await?;
+        let digest = self
+            .shared
+            .store
+            .run(|replica| replica.digest(now_unix_ms()))
+            .await?;
         Ok(digest.to_string())
     }
 
@@ -255,12 +292,32 @@ impl Node {
         &self,
         progress: impl Fn(cold::Progress) + Send + Sync,
     ) -> Result<cold::Spread, NodeError> {
-        let whole = self.shared.store.run(|replica| replica.whole(now_unix_ms())).await?;
-        let content =
-            cold::Content { digest: whole.digest.to_bytes(), heads: whole.heads, changes: whole.changes };
-        let peers = self.shared.network.peers().await.map_err(|_| NodeError::Stopped)?;
+        let whole = self
+            .shared
+            .store
+            .run(|replica| replica.whole(now_unix_ms()))
+            .await?;
+        let content = cold::Content {
+            digest: whole.digest.to_bytes(),
+            heads: whole.heads,
+            changes: whole.changes,
+        };
+        let peers = self
+            .shared
+            .network
+            .peers()
+            .await
+            .map_err(|_| NodeError::Stopped)?;
         let cold = &self.shared.cold;
-        Ok(cold.spread(&self.shared.network, &peers, content, now_unix_ms(), progress).await?)
+        Ok(cold
+            .spread(
+                &self.shared.network,
+                &peers,
+                content,
+                now_unix_ms(),
+                progress,
+            )
+            .await?)
     }
 
     /// Brings the newest snapshot's rows back from the symbols of the members that are connected.
@@ -272,9 +329,18 @@ impl Node {
         &self,
         progress: impl Fn(cold::Progress) + Send + Sync,
     ) -> Result<cold::Restored, NodeError> {
-        let peers = self.shared.network.peers().await.map_err(|_| NodeError::Stopped)?;
+        let peers = self
+            .shared
+            .network
+            .peers()
+            .await
+            .map_err(|_| NodeError::Stopped)?;
         let network = &self.shared.network;
-        let restored = self.shared.cold.restore(network, || peers.clone(), progress).await?;
+        let restored = self
+            .shared
+            .cold
+            .restore(network, || peers.clone(), progress)
+            .await?;
         let changes = restored.content.changes.clone();
         let found = self.shared.store.run(move |replica| {
             replica.take_whole(&changes, now_unix_ms())?;
@@ -295,7 +361,11 @@ impl Node {
     ///
     /// [`NodeError::Stopped`].
     pub async fn block(&self, peer: PeerId) -> Result<(), NodeError> {
-        self.shared.network.block(peer).await.map_err(|_| NodeError::Stopped)
+        self.shared
+            .network
+            .block(peer)
+            .await
+            .map_err(|_| NodeError::Stopped)
     }
 
     /// Takes a member back that was blocked.
@@ -304,7 +374,11 @@ impl Node {
     ///
     /// [`NodeError::Stopped`].
     pub async fn unblock(&self, peer: PeerId) -> Result<(), NodeError> {
-        self.shared.network.unblock(peer).await.map_err(|_| NodeError::Stopped)
+        self.shared
+            .network
+            .unblock(peer)
+            .await
+            .map_err(|_| NodeError::Stopped)
     }
 
     /// Seals what was written last, closes all connections and stops.
@@ -313,7 +387,11 @@ impl Node {
     ///
     /// If the last writes could not be sealed; they stay in the database for the next start.
     pub async fn stop(&self) -> Result<(), NodeError> {
-        let sealed = self.shared.store.run(|replica| replica.watch(now_unix_ms())).await;
+        let sealed = self
+            .shared
+            .store
+            .run(|replica| replica.watch(now_unix_ms()))
+            .await;
         self.shared.network.shutdown().await;
         self.driver.abort();
         sealed?;
@@ -331,8 +409,11 @@ impl Drop for Node {
 pub(crate) fn ticket_addresses(ticket: &Ticket) -> Vec<Multiaddr> {
     let inviter = peer_of(&ticket.inviter());
     let named = |text: &String| {
-        let text =
-            if text.contains("/p2p/") { text.clone() } else { format!("{text}/p2p/{inviter}") };
+        let text = if text.contains("/p2p/") {
+            text.clone()
+        } else {
+            format!("{text}/p2p/{inviter}")
+        };
         text.parse().ok()
     };
     ticket.addresses().iter().filter_map(named).collect()
@@ -341,7 +422,10 @@ pub(crate) fn ticket_addresses(ticket: &Ticket) -> Vec<Multiaddr> {
 impl Options {
     /// Returns options that dial a ticket's members.
     pub fn from_ticket(ticket: &Ticket, listen: Vec<Multiaddr>) -> Self {
-        Options { listen, dial: ticket_addresses(ticket) }
+        Options {
+            listen,
+            dial: ticket_addresses(ticket),
+        }
     }
 }
 
@@ -356,7 +440,10 @@ fn is_reachable(address: &Multiaddr) -> bool {
 }
 
 fn started() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "sessions measure time from the node's start")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "sessions measure time from the node's start"
+    )]
     Instant::now()
 }
 
@@ -370,7 +457,9 @@ impl Shared {
     pub(crate) fn advance(&self, heads: &Heads) {
         let advanced = self.heads.send_if_modified(|known| {
             let mut grew = false;
-            heads.iter().for_each(|(stream, seq)| grew |= known.advance(&stream, seq));
+            heads
+                .iter()
+                .for_each(|(stream, seq)| grew |= known.advance(&stream, seq));
             grew
         });
         if advanced {
@@ -434,12 +523,19 @@ async fn drive(shared: Arc<Shared>, mut events: mpsc::Receiver<Event>) {
 async fn publish_own(shared: &Shared) {
     let sealed = shared.store.run(|replica| {
         let sealed = replica.watch(now_unix_ms())?;
-        let heads = if sealed.is_empty() { None } else { Some(replica.heads()?) };
+        let heads = if sealed.is_empty() {
+            None
+        } else {
+            Some(replica.heads()?)
+        };
         Ok::<_, ReplicaError>((sealed, heads))
     });
     match sealed.await {
         Ok((sealed, heads)) => {
-            for envelope in sealed.into_iter().filter(|bytes| bytes.len() <= GOSSIP_BYTES_MAX) {
+            for envelope in sealed
+                .into_iter()
+                .filter(|bytes| bytes.len() <= GOSSIP_BYTES_MAX)
+            {
                 if let Err(error) = shared.network.publish(envelope).await {
                     shared.trouble("an envelope was not published", &error);
                 }
@@ -467,14 +563,21 @@ async fn take(shared: &Arc<Shared>, event: Event) {
         Event::PeerKnown { peer, addrs } => remember(shared, peer, &addrs).await,
         Event::Refused { peer, reason } => {
             tracing::info!(%peer, %reason, "a peer was turned away");
-            shared.tell(NodeEvent::Refused { peer, reason: reason.to_string() });
+            shared.tell(NodeEvent::Refused {
+                peer,
+                reason: reason.to_string(),
+            });
         }
         Event::Gossip { bytes, ticket, .. } => {
             let verdict = judge(shared, bytes).await;
             // A network that stopped needs no verdict.
             let _ = shared.network.validate(ticket, verdict).await;
         }
-        Event::Stream { peer, protocol, stream } if protocol == link::PROTOCOL => {
+        Event::Stream {
+            peer,
+            protocol,
+            stream,
+        } if protocol == link::PROTOCOL => {
             let shared = Arc::clone(shared);
             tokio::spawn(async move {
                 if let Err(error) = link::run(Arc::clone(&shared), peer, stream).await {
@@ -536,8 +639,11 @@ async fn judge(shared: &Shared, bytes: Vec<u8>) -> Verdict {
 }
 
 async fn remember(shared: &Shared, peer: PeerId, addrs: &[Multiaddr]) {
-    let addresses: Vec<String> =
-        addrs.iter().map(Multiaddr::to_string).take(ADDRESSES_MAX).collect();
+    let addresses: Vec<String> = addrs
+        .iter()
+        .map(Multiaddr::to_string)
+        .take(ADDRESSES_MAX)
+        .collect();
     let put = move |replica: &mut Replica| replica.log().put_peer(&peer.to_bytes(), &addresses);
     if let Err(error) = shared.store.run(put).await {
         shared.trouble("a peer's addresses were not kept", &error);

@@ -17,8 +17,8 @@ use crate::clock::now_unix_ms;
 use crate::home::OpenHome;
 use crate::log::{Cursor, Heads, Log, LogError, Logged, Received, StreamRef};
 use crate::trust::{
-    DatabaseSecret, EnvelopeError, Identity, Kind, PAYLOAD_BYTES_MAX, RandomError, Sealing, Seq, StreamId,
-    VerifiedEnvelope, random_bytes, seal, verify,
+    DatabaseSecret, EnvelopeError, Identity, Kind, PAYLOAD_BYTES_MAX, RandomError, Sealing, Seq,
+    StreamId, VerifiedEnvelope, random_bytes, seal, verify,
 };
 
 /// About how many rows one envelope carries, where transactions allow.
@@ -97,7 +97,10 @@ impl Replica {
     /// See [`ReplicaError`].
     pub fn open(home: &OpenHome) -> Result<Self, ReplicaError> {
         let path = home.home.database();
-        let at = |source| ReplicaError::Database { path: path.to_owned(), source };
+        let at = |source| ReplicaError::Database {
+            path: path.to_owned(),
+            source,
+        };
         let conn = Connection::open(path).map_err(at)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
         conn.set_prepared_statement_cache_capacity(256);
@@ -121,8 +124,15 @@ impl Replica {
     ) -> Result<Self, ReplicaError> {
         sqlite::prepare(&conn)?;
         let (data_version, changes_count, is_stale) = (-1, 0, true);
-        let mut replica =
-            Replica { conn, log, identity, secret, data_version, changes_count, is_stale };
+        let mut replica = Replica {
+            conn,
+            log,
+            identity,
+            secret,
+            data_version,
+            changes_count,
+            is_stale,
+        };
         match replica.log.cursor(SEALED)? {
             None => replica.seal_first(now_unix_ms)?,
             Some(_) if replica.is_rolled_back()? => replica.merge_again(now_unix_ms)?,
@@ -143,8 +153,12 @@ impl Replica {
     /// Merges the whole log again; what is in the database already does not change it.
     fn merge_again(&mut self, now_unix_ms: u64) -> Result<(), ReplicaError> {
         tracing::warn!("the database lacks changes that the log has: merging the log again");
-        let mut at: Vec<(StreamRef, Seq)> =
-            self.log.heads()?.iter().map(|(stream, _)| (stream, Seq::NONE)).collect();
+        let mut at: Vec<(StreamRef, Seq)> = self
+            .log
+            .heads()?
+            .iter()
+            .map(|(stream, _)| (stream, Seq::NONE))
+            .collect();
         loop {
             let mut progress = false;
             for (stream, seq) in &mut at {
@@ -213,7 +227,10 @@ impl Replica {
     /// See [`ReplicaError`].
     pub fn watch(&mut self, now_unix_ms: u64) -> Result<Vec<Vec<u8>>, ReplicaError> {
         let version = "PRAGMA data_version";
-        let version = self.conn.prepare_cached(version)?.query_one([], |row| row.get(0))?;
+        let version = self
+            .conn
+            .prepare_cached(version)?
+            .query_one([], |row| row.get(0))?;
         let is_seen =
             version == self.data_version && self.conn.total_changes() == self.changes_count;
         if is_seen && !self.is_stale {
@@ -247,15 +264,15 @@ impl Replica {
         // under an earlier write's version, and a transaction in part.
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let changes = self.choose_own(after, now_unix_ms);
-        self.conn.execute_batch(if changes.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        self.conn.execute_batch(if changes.is_ok() {
+            "COMMIT"
+        } else {
+            "ROLLBACK"
+        })?;
         changes
     }
 
-    fn choose_own(
-        &self,
-        after: Hlc,
-        now_unix_ms: u64,
-    ) -> Result<Option<Payload>, ReplicaError> {
+    fn choose_own(&self, after: Hlc, now_unix_ms: u64) -> Result<Option<Payload>, ReplicaError> {
         sqlite::fold(&self.conn, now_unix_ms)?;
         let newest = sqlite::version_vector(&self.conn)?.version(sqlite::site_id(&self.conn)?);
         let (mut rows_least, mut rows_max) = (1, ENVELOPE_ROWS);
@@ -294,8 +311,12 @@ impl Replica {
         };
         let envelope = seal(&sealing, payload).map_err(ReplicaError::Seal)?;
         let until = cursor(sqlite::site_id(&self.conn)?, until);
-        let cursor = Cursor { name: SEALED, value: &until };
-        self.log.append_own(std::slice::from_ref(&envelope), &[cursor])?;
+        let cursor = Cursor {
+            name: SEALED,
+            value: &until,
+        };
+        self.log
+            .append_own(std::slice::from_ref(&envelope), &[cursor])?;
         Ok(envelope.into_bytes())
     }
 
@@ -311,7 +332,11 @@ impl Replica {
     fn sealed(&self) -> Result<(SiteId, Hlc), ReplicaError> {
         let bytes = self.log.cursor(SEALED)?.ok_or(ReplicaError::Cursor)?;
         let (site, version) = bytes.split_first_chunk().ok_or(ReplicaError::Cursor)?;
-        let version = version.try_into().map(u64::from_be_bytes).ok().and_then(Hlc::from_bits);
+        let version = version
+            .try_into()
+            .map(u64::from_be_bytes)
+            .ok()
+            .and_then(Hlc::from_bits);
         Ok((SiteId(*site), version.ok_or(ReplicaError::Cursor)?))
     }
 
@@ -326,8 +351,10 @@ impl Replica {
         now_unix_ms: u64,
     ) -> Result<Vec<Received>, ReplicaError> {
         let database = self.secret.id();
-        let verified: Result<Vec<_>, _> =
-            envelopes.into_iter().map(|bytes| verify(bytes, &database)).collect();
+        let verified: Result<Vec<_>, _> = envelopes
+            .into_iter()
+            .map(|bytes| verify(bytes, &database))
+            .collect();
         let verified = verified.map_err(ReplicaError::Refused)?;
         let received = self.log.append_received(&verified)?;
         self.apply(now_unix_ms)?;
@@ -397,7 +424,9 @@ impl Replica {
         let Some(key) = self.secret.key(&header.key_id) else {
             return Err(Unmerged::NotYet("its epoch's key is not here".into()));
         };
-        let payload = envelope.open(key).map_err(|error| Unmerged::Never(error.to_string()))?;
+        let payload = envelope
+            .open(key)
+            .map_err(|error| Unmerged::Never(error.to_string()))?;
         let changes =
             Changeset::decode(&payload).map_err(|error| Unmerged::Never(error.to_string()))?;
         match sqlite::import_changeset(&self.conn, &changes, now_unix_ms) {
@@ -457,7 +486,11 @@ impl Replica {
         self.seal_own(now_unix_ms)?;
         let changes = sqlite::export(&self.conn, &VersionVector::new(), now_unix_ms)?.encode();
         let digest = self.digest(now_unix_ms)?;
-        Ok(Whole { changes, digest, heads: self.log.settled_heads()? })
+        Ok(Whole {
+            changes,
+            digest,
+            heads: self.log.settled_heads()?,
+        })
     }
 
     /// Merges a snapshot's changes.
@@ -465,11 +498,7 @@ impl Replica {
     /// # Errors
     ///
     /// See [`ReplicaError`].
-    pub fn take_whole(
-        &mut self,
-        changes: &[u8],
-        now_unix_ms: u64,
-    ) -> Result<(), ReplicaError> {
+    pub fn take_whole(&mut self, changes: &[u8], now_unix_ms: u64) -> Result<(), ReplicaError> {
         sqlite::import(&self.conn, changes, now_unix_ms)?;
         Ok(())
     }
@@ -505,7 +534,10 @@ enum Unmerged {
 
 impl From<rusqlite::Error> for ReplicaError {
     fn from(source: rusqlite::Error) -> Self {
-        ReplicaError::Database { path: PathBuf::from("the database"), source }
+        ReplicaError::Database {
+            path: PathBuf::from("the database"),
+            source,
+        }
     }
 }
 
@@ -522,8 +554,14 @@ mod tests {
 
     fn replica(conn: Connection, log: Log, keys: &(Arc<Identity>, Arc<DatabaseSecret>)) -> Replica {
         let (identity, secret) = keys;
-        Replica::new(conn, log, Arc::clone(identity), Arc::clone(secret), now_unix_ms())
-            .expect("the replica opens")
+        Replica::new(
+            conn,
+            log,
+            Arc::clone(identity),
+            Arc::clone(secret),
+            now_unix_ms(),
+        )
+        .expect("the replica opens")
     }
 
     fn rows(replica: &Replica) -> Vec<String> {
@@ -542,11 +580,22 @@ mod tests {
         let stream = StreamId(random_bytes().expect("random"));
         let log = Log::open(&folder.path().join("log"), &keys.1.id(), stream).expect("a log");
         let mut replica = replica(Connection::open_in_memory().expect("SQLite"), log, &keys);
-        replica.conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY)").expect("schema");
+        replica
+            .conn
+            .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+            .expect("schema");
         sqlite::track(&replica.conn, "t", now_unix_ms()).expect("track");
-        for (sql, count) in [("INSERT INTO t VALUES(1)", 1), ("SELECT 1", 0), ("DELETE FROM t", 1)] {
+        for (sql, count) in [
+            ("INSERT INTO t VALUES(1)", 1),
+            ("SELECT 1", 0),
+            ("DELETE FROM t", 1),
+        ] {
             replica.conn.execute_batch(sql).expect(sql);
-            assert_eq!(replica.watch(now_unix_ms()).expect("seal").len(), count, "{sql}");
+            assert_eq!(
+                replica.watch(now_unix_ms()).expect("seal").len(),
+                count,
+                "{sql}"
+            );
         }
     }
 
@@ -563,22 +612,32 @@ mod tests {
         };
         let open = |path| Connection::open(path).expect("the file opens");
 
-        open(&db).execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a)").expect("schema");
+        open(&db)
+            .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
+            .expect("schema");
         sqlite::track(&open(&db), "t", now_unix_ms()).expect("track");
         let mut first = replica(open(&db), log(), &keys);
-        open(&db).execute_batch("INSERT INTO t VALUES(1, 'kept')").expect("write");
+        open(&db)
+            .execute_batch("INSERT INTO t VALUES(1, 'kept')")
+            .expect("write");
         first.watch(now_unix_ms()).expect("seal");
         std::fs::copy(&db, &old).expect("a copy");
-        open(&db).execute_batch("INSERT INTO t VALUES(2, 'lost')").expect("write");
+        open(&db)
+            .execute_batch("INSERT INTO t VALUES(2, 'lost')")
+            .expect("write");
         first.watch(now_unix_ms()).expect("seal");
         drop(first);
 
         for path in [&old, &folder.path().join("new.db")] {
             let mut again = replica(open(path), log(), &keys);
             assert_eq!(rows(&again), ["1kept", "2lost"]);
-            open(path).execute_batch("INSERT INTO t VALUES(3, 'more')").expect("write");
+            open(path)
+                .execute_batch("INSERT INTO t VALUES(3, 'more')")
+                .expect("write");
             assert_eq!(again.watch(now_unix_ms()).expect("seal").len(), 1);
-            open(path).execute_batch("DELETE FROM t WHERE id = 3").expect("write");
+            open(path)
+                .execute_batch("DELETE FROM t WHERE id = 3")
+                .expect("write");
             again.watch(now_unix_ms()).expect("seal");
         }
     }

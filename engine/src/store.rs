@@ -45,6 +45,8 @@ impl Store {
         });
         let sent = self.jobs.send(job).await;
         assert!(sent.is_ok(), "the replica's thread has stopped");
-        answer.await.expect("the replica's thread answers every job")
+        answer
+            .await
+            .expect("the replica's thread answers every job")
     }
 }

@@ -59,13 +59,18 @@ pub fn track_tables(database: &Path, names: &[String]) -> Result<Vec<TableReport
     let conn = open(database)?;
     let candidates = sqlite::candidates(&conn).map_err(at(database))?;
     for name in names {
-        let found = candidates.iter().find(|candidate| candidate.name.eq_ignore_ascii_case(name));
+        let found = candidates
+            .iter()
+            .find(|candidate| candidate.name.eq_ignore_ascii_case(name));
         match found {
             None => {
                 let (database, table) = (database.display().to_string(), name.clone());
                 return Err(TablesError::NoTable { database, table });
             }
-            Some(Candidate { obstacle: Some(obstacle), .. }) => {
+            Some(Candidate {
+                obstacle: Some(obstacle),
+                ..
+            }) => {
                 let (table, obstacle) = (name.clone(), obstacle.clone());
                 return Err(TablesError::Obstacle { table, obstacle });
             }
@@ -73,7 +78,10 @@ pub fn track_tables(database: &Path, names: &[String]) -> Result<Vec<TableReport
         }
     }
     let is_chosen = |candidate: &Candidate| {
-        names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(&candidate.name))
+        names.is_empty()
+            || names
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(&candidate.name))
     };
     let mut reports = Vec::new();
     for candidate in candidates.into_iter().filter(is_chosen) {
@@ -99,10 +107,17 @@ pub fn leave(home: &Home) -> Result<(), TablesError> {
     let conn = open(database)?;
     let is_prepared = sqlite::is_prepared(&conn).map_err(ReplicaError::from)?;
     if !is_prepared && !home.folder().exists() {
-        return Err(HomeError::Absent { database: database.to_owned() }.into());
+        return Err(HomeError::Absent {
+            database: database.to_owned(),
+        }
+        .into());
     }
     // The lock first: a running node must not find its tables gone.
-    let held = if home.exists() { Some(home.open()?) } else { None };
+    let held = if home.exists() {
+        Some(home.open()?)
+    } else {
+        None
+    };
     sqlite::leave(&conn).map_err(ReplicaError::from)?;
     // Rows of ours may still lie in free pages.
     conn.execute_batch("VACUUM").map_err(at(database))?;
@@ -117,7 +132,8 @@ fn open(database: &Path) -> Result<Connection, TablesError> {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(database, flags).map_err(at(database))?;
-    conn.busy_timeout(crate::replica::BUSY_TIMEOUT).map_err(at(database))?;
+    conn.busy_timeout(crate::replica::BUSY_TIMEOUT)
+        .map_err(at(database))?;
     Ok(conn)
 }
 

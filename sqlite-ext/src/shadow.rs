@@ -20,10 +20,10 @@ const TABLES: &str = "
     );
     CREATE TABLE syncline_tables(
         id INTEGER PRIMARY KEY,
+        watermark INTEGER NOT NULL,
         name TEXT NOT NULL UNIQUE COLLATE NOCASE,
         site INTEGER NOT NULL,
-        version INTEGER NOT NULL,
-        watermark INTEGER NOT NULL
+        version INTEGER NOT NULL
     );
     CREATE TABLE syncline_columns(
         table_id INTEGER NOT NULL,

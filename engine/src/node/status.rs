@@ -79,11 +79,17 @@ impl Node {
     /// If the replica fails or the node was stopped.
     pub async fn status(&self) -> Result<Status, NodeError> {
         let shared = &self.shared;
-        let listening = shared.network.listen_addrs().await.map_err(|_| NodeError::Stopped)?;
+        let listening = shared
+            .network
+            .listen_addrs()
+            .await
+            .map_err(|_| NodeError::Stopped)?;
         let local = shared.store.run(Local::of).await?;
         let heads = shared.heads.borrow().clone();
         let missing = |from: &Heads, of: &Heads| -> u64 {
-            of.iter().map(|(s, seq)| seq.number().saturating_sub(from.seq(&s).number())).sum()
+            of.iter()
+                .map(|(s, seq)| seq.number().saturating_sub(from.seq(&s).number()))
+                .sum()
         };
         let lacking = |peer: &PeerId, theirs: &Heads| PeerStatus {
             peer: peer.to_string(),
@@ -91,7 +97,10 @@ impl Node {
             ahead_count: missing(&heads, theirs),
         };
         let known = shared.peers();
-        let peers = known.iter().map(|(peer, state)| lacking(peer, &state.heads)).collect();
+        let peers = known
+            .iter()
+            .map(|(peer, state)| lacking(peer, &state.heads))
+            .collect();
         drop(known);
         Ok(Status {
             peer: self.peer_id().to_string(),
@@ -113,7 +122,10 @@ pub fn offline_status(home: &crate::Home) -> Result<Status, NodeError> {
     let (identity, secret) = (Arc::clone(&home.identity), Arc::clone(&home.secret));
     let cold = Cold::open(home.home.path("symbols"), identity, secret)?;
     let peer = peer_of(&home.identity.public_key()).to_string();
-    Ok(Status { peer, ..Local::of(&mut replica)?.status(&home.home, &cold) })
+    Ok(Status {
+        peer,
+        ..Local::of(&mut replica)?.status(&home.home, &cold)
+    })
 }
 
 /// What the replica alone knows.
@@ -130,13 +142,21 @@ impl Local {
         let pending_count = syncline_sqlite::pending_count(replica.conn())?;
         let digest = replica.digest(now_unix_ms())?.to_string();
         let tables = syncline_sqlite::tracked_tables(replica.conn())?;
-        Ok(Local { digest, tables, pending_count, log: replica.log().status()? })
+        Ok(Local {
+            digest,
+            tables,
+            pending_count,
+            log: replica.log().status()?,
+        })
     }
 
     fn status(self, home: &crate::Home, cold: &Cold) -> Status {
         let waits = |blocked: &BlockedStream| {
             let position = &blocked.position;
-            format!("seq {} of {}: {}", position.seq, position.stream, blocked.reason)
+            format!(
+                "seq {} of {}: {}",
+                position.seq, position.stream, blocked.reason
+            )
         };
         let snapshot = |held: cold::HeldSnapshot| SnapshotStatus {
             id: held.snapshot.to_string(),

@@ -1,3 +1,5 @@
+//! Blocks come back from any slots, and symbols are those of format 1.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Parameters hold within their limits.
+
 use proptest::prelude::*;
 
 use super::*;

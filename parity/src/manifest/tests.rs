@@ -1,3 +1,5 @@
+//! Manifests survive their bytes, and hostile bytes are refused.
+
 use proptest::prelude::*;
 
 use super::*;

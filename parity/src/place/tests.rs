@@ -1,3 +1,5 @@
+//! Placement is even, steady and the same everywhere.
+
 use proptest::prelude::*;
 
 use super::*;

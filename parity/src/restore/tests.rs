@@ -1,3 +1,5 @@
+//! Objects come back from whatever is left, and liars are named.
+
 use std::io::{self, Read};
 
 use proptest::prelude::*;

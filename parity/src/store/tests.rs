@@ -1,3 +1,5 @@
+//! What is stored is there again, and damage stays where it happened.
+
 use std::io::{Seek, SeekFrom, Write};
 
 use super::slice::SLICE_HEADER_BYTES;
