@@ -46,7 +46,16 @@ pub(crate) async fn run(
         }
         return Err(error).with_context(not_joined);
     }
-    eprintln!("{} is up to date", db.display());
+    let waiting = node.status().await?.waiting;
+    if waiting.is_empty() {
+        eprintln!("{} is up to date", db.display());
+    } else {
+        eprintln!(
+            "everything is received, but some changes wait and are not in {}:",
+            db.display()
+        );
+        waiting.iter().for_each(|what| eprintln!("  {what}"));
+    }
     if once {
         node.stop().await?;
         return Ok(());

@@ -18,7 +18,7 @@ pub(crate) async fn serve(db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<(
         home.open()?,
         Options {
             listen,
-            dial: vec![],
+            ..Options::default()
         },
     )
     .await;

@@ -35,7 +35,11 @@ pub(crate) async fn run(
     let opened = home
         .create(|_| Ok(ticket.secret().clone()))
         .with_context(not_restored)?;
-    let restored = match Node::start(opened, Options::from_ticket(&ticket, listen)).await {
+    let options = Options {
+        is_for_restore: true,
+        ..Options::from_ticket(&ticket, listen)
+    };
+    let restored = match Node::start(opened, options).await {
         Ok(node) => {
             let restored = try_restore(&node, patience).await;
             let stopped = node.stop().await;

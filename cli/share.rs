@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use syncline_engine::trust::DatabaseSecret;
 use syncline_engine::{Home, Multiaddr, Node, Options, TableReport, Tracked, track_tables};
 
@@ -16,6 +16,12 @@ pub(crate) async fn run(
     let not_shared = || format!("could not share `{}`", db.display());
     let reports = track_tables(db, tables).with_context(not_shared)?;
     report(&reports);
+    if reports.iter().all(|report| report.tracked.is_none()) {
+        bail!(
+            "`{}` has no table that can be tracked, so there is nothing to share",
+            db.display()
+        );
+    }
     let home = Home::of(db);
     let opened = if home.exists() {
         home.open()
@@ -24,7 +30,7 @@ pub(crate) async fn run(
     };
     let options = Options {
         listen,
-        dial: vec![],
+        ..Options::default()
     };
     let node = Node::start(opened.with_context(not_shared)?, options).await;
     let node = node.with_context(not_shared)?;
@@ -57,9 +63,6 @@ pub(crate) fn report(reports: &[TableReport]) {
         for limit in &report.candidate.limits {
             eprintln!("      until later: {limit}");
         }
-    }
-    if reports.iter().all(|report| report.tracked.is_none()) {
-        eprintln!("  no table is tracked, so nothing will be sent");
     }
 }
 

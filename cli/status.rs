@@ -73,7 +73,8 @@ fn print(db: &Path, status: &Status, is_running: bool) {
     }
     for peer in &status.peers {
         let state = match (peer.lacks_count, peer.ahead_count) {
-            (0, 0) => "in sync".to_owned(),
+            (0, 0) if status.waiting.is_empty() => "in sync".to_owned(),
+            (0, 0) => "has the same envelopes; some of them wait here, see above".to_owned(),
             (lacks, 0) => format!("lacks {}", screen::count(lacks, "envelope")),
             (0, ahead) => format!("has {} more", screen::count(ahead, "envelope")),
             (lacks, ahead) => format!(

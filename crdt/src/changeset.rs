@@ -59,6 +59,18 @@ pub struct Group {
     pub values: Vec<Value>,
 }
 
+impl TableChanges {
+    /// Returns the same table's names, without changes.
+    pub fn without_groups(&self) -> Self {
+        TableChanges {
+            name: self.name.clone(),
+            key_columns: self.key_columns.clone(),
+            columns: self.columns.clone(),
+            groups: vec![],
+        }
+    }
+}
+
 impl Changeset {
     /// Whether it tells nothing new.
     pub fn is_empty(&self) -> bool {

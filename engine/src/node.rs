@@ -12,7 +12,7 @@ use crate::clock::now_unix_ms;
 use crate::cold::{self, Cold};
 use crate::home::OpenHome;
 use crate::link;
-use crate::log::Heads;
+use crate::log::{Heads, PeerRecord};
 use crate::peer::peer_of;
 use crate::replica::{Replica, ReplicaError};
 use crate::store::Store;
@@ -23,6 +23,8 @@ mod status;
 
 pub use status::{PeerStatus, SnapshotStatus, Status, offline_status};
 
+/// Names the ports on which the node listened last.
+const PORTS: &str = "ports";
 /// How many events wait for a slow listener before it misses some.
 const EVENTS_MAX: usize = 256;
 
@@ -33,6 +35,9 @@ pub struct Options {
     pub listen: Vec<Multiaddr>,
     /// Where to find other members, besides those known from before.
     pub dial: Vec<Multiaddr>,
+    /// Only takes and gives symbols, and syncs nothing: what a snapshot brings back must not be
+    /// mixed with what was written since.
+    pub is_for_restore: bool,
 }
 
 /// What a running node tells.
@@ -115,6 +120,8 @@ pub(crate) struct Shared {
     pub(crate) turns: Arc<Semaphore>,
     /// Where the sessions' clock begins.
     pub(crate) started: Instant,
+    /// Whether it takes part in the sync, and not only in the symbols.
+    syncs: bool,
     peers: Mutex<BTreeMap<PeerId, Peer>>,
     events: broadcast::Sender<NodeEvent>,
 }
@@ -138,6 +145,7 @@ impl Node {
         let mut replica = Replica::open(&home)?;
         let heads = replica.heads()?;
         let known = replica.log().peers().map_err(ReplicaError::from)?;
+        let ports = replica.log().cursor(PORTS).map_err(ReplicaError::from)?;
         let store = Store::start(replica);
         let folder = home.home.path("symbols");
         let cold = Cold::open(
@@ -146,25 +154,40 @@ impl Node {
             Arc::clone(&home.secret),
         )?;
 
-        let admission = home.secret.admission_key();
-        let mut config = Config::new(*home.identity.secret(), *admission, home.secret.topic());
-        if !options.listen.is_empty() {
-            config.listen = options.listen;
-        }
-        config.protocols = vec![link::PROTOCOL, StreamProtocol::new(cold::PROTOCOL)];
-        for record in known {
-            let addresses = record
-                .addresses
-                .iter()
-                .filter_map(|text| text.parse().ok())
-                .collect();
-            config.known_peers.extend(
-                PeerId::from_bytes(&record.peer)
-                    .ok()
-                    .map(|p| (p, addresses)),
-            );
-        }
-        let (network, events) = Network::start(config).await?;
+        let remembered = ports.as_deref().and_then(Ports::decode);
+        let wanted = match options.listen.is_empty() {
+            true => config(&home, &known).listen,
+            false => options.listen,
+        };
+        let again: Vec<_> = wanted
+            .iter()
+            .map(|addr| with_ports(addr, remembered))
+            .collect();
+        // A device that comes back at its former place is found by those who know it.
+        let first = Network::start(Config {
+            listen: again.clone(),
+            ..config(&home, &known)
+        })
+        .await;
+        let (network, events) = match first {
+            Err(StartError::Listen { .. }) if again != wanted => {
+                Network::start(Config {
+                    listen: wanted,
+                    ..config(&home, &known)
+                })
+                .await?
+            }
+            started => started?,
+        };
+        let listening = network
+            .listen_addrs()
+            .await
+            .map_err(|_| NodeError::Stopped)?;
+        let ports = Ports::of(&listening).encode();
+        let stored = store
+            .run(move |replica| replica.log().set_cursor(PORTS, &ports))
+            .await;
+        stored.map_err(ReplicaError::from)?;
         for address in options.dial {
             let named = network.dial(address.clone()).await;
             named.map_err(|_| NodeError::Address(address))?;
@@ -176,6 +199,7 @@ impl Node {
             heads: watch::Sender::new(heads),
             turns: Arc::new(Semaphore::new(1)),
             started: started(),
+            syncs: !options.is_for_restore,
             peers: Mutex::default(),
             events: broadcast::Sender::new(EVENTS_MAX),
         });
@@ -396,6 +420,76 @@ impl Drop for Node {
     }
 }
 
+/// Returns how a node appears in the network.
+fn config(home: &OpenHome, known: &[PeerRecord]) -> Config {
+    let admission = home.secret.admission_key();
+    let mut config = Config::new(*home.identity.secret(), *admission, home.secret.topic());
+    config.protocols = vec![link::PROTOCOL, StreamProtocol::new(cold::PROTOCOL)];
+    for record in known {
+        let addresses = record
+            .addresses
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
+        let peer = PeerId::from_bytes(&record.peer).ok();
+        config
+            .known_peers
+            .extend(peer.map(|peer| (peer, addresses)));
+    }
+    config
+}
+
+/// The ports on which a node listened last, over UDP and over TCP; 0 for none.
+#[derive(Clone, Copy, Default)]
+struct Ports {
+    udp: u16,
+    tcp: u16,
+}
+
+impl Ports {
+    fn of(listening: &[Multiaddr]) -> Self {
+        let after = |name: &str| {
+            let port = |addr: &Multiaddr| {
+                let text = addr.to_string();
+                let (_, rest) = text.split_once(name)?;
+                rest.split('/').next()?.parse().ok()
+            };
+            listening.iter().find_map(port).unwrap_or_default()
+        };
+        Ports {
+            udp: after("/udp/"),
+            tcp: after("/tcp/"),
+        }
+    }
+
+    fn encode(self) -> [u8; 4] {
+        let ([a, b], [c, d]) = (self.udp.to_be_bytes(), self.tcp.to_be_bytes());
+        [a, b, c, d]
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let [a, b, c, d] = *bytes else { return None };
+        Some(Ports {
+            udp: u16::from_be_bytes([a, b]),
+            tcp: u16::from_be_bytes([c, d]),
+        })
+    }
+}
+
+/// Returns an address with the former port where it asks for any.
+fn with_ports(addr: &Multiaddr, ports: Option<Ports>) -> Multiaddr {
+    let Ports { udp, tcp } = ports.unwrap_or_default();
+    let named = |text: &str, name: &str, port: u16| -> String {
+        let text = text.replace(&format!("/{name}/0/"), &format!("/{name}/{port}/"));
+        match text.strip_suffix(&format!("/{name}/0")) {
+            Some(host) => format!("{host}/{name}/{port}"),
+            None => text,
+        }
+    };
+    let text = named(&named(&addr.to_string(), "udp", udp), "tcp", tcp);
+    text.parse().unwrap_or_else(|_| addr.clone())
+}
+
 /// Addresses of a ticket, each with the peer that listens there.
 pub(crate) fn ticket_addresses(ticket: &Ticket) -> Vec<Multiaddr> {
     let inviter = peer_of(&ticket.inviter());
@@ -416,6 +510,7 @@ impl Options {
         Options {
             listen,
             dial: ticket_addresses(ticket),
+            ..Options::default()
         }
     }
 }

@@ -15,7 +15,7 @@ use syncline_sqlite as sqlite;
 
 use crate::clock::now_unix_ms;
 use crate::home::OpenHome;
-use crate::log::{Cursor, Heads, Log, LogError, Logged, Received, StreamRef};
+use crate::log::{CURSOR_BYTES_MAX, Cursor, Heads, Log, LogError, Logged, Received, StreamRef};
 use crate::trust::{
     DatabaseSecret, EnvelopeError, Identity, Kind, PAYLOAD_BYTES_MAX, RandomError, Sealing, Seq,
     StreamId, VerifiedEnvelope, random_bytes, seal, verify,
@@ -29,6 +29,8 @@ const APPLY_BYTES: usize = 8 << 20;
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Names the version up to which own changes are sealed.
 const SEALED: &str = "sealed";
+/// Names the version vector of the database when something was merged last.
+const MERGED: &str = "merged";
 
 /// One device's copy: what a [`crate::Node`] runs on, and all an application needs that brings its
 /// own transport and drives [`crate::session::Session`] itself. Its calls block.
@@ -142,12 +144,17 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Whether the database lacks changes of its own that are sealed: a power failure took them, or
-    /// an older copy or a new file was put in its place.
+    /// Whether the database lacks own changes that are sealed, or others' that were merged: a power
+    /// failure took them, or an older copy or a new file was put in its place.
     fn is_rolled_back(&self) -> Result<bool, ReplicaError> {
         let own = sqlite::site_id(&self.conn)?;
         let (site, sealed) = self.sealed()?;
-        Ok(own != site || sqlite::version_vector(&self.conn)?.version(own) < sealed)
+        let seen = sqlite::version_vector(&self.conn)?;
+        let merged = match self.log.cursor(MERGED)? {
+            Some(bytes) => VersionVector::decode(&bytes).map_err(|_| ReplicaError::Cursor)?,
+            None => VersionVector::new(),
+        };
+        Ok(own != site || seen.version(own) < sealed || !seen.covers(&merged))
     }
 
     /// Merges the whole log again; what is in the database already does not change it.
@@ -264,11 +271,19 @@ impl Replica {
         // under an earlier write's version, and a transaction in part.
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let changes = self.choose_own(after, now_unix_ms);
-        self.conn.execute_batch(if changes.is_ok() {
+        let ended = self.conn.execute_batch(if changes.is_ok() {
             "COMMIT"
         } else {
             "ROLLBACK"
-        })?;
+        });
+        if let Err(error) = ended {
+            // A reader may hold a commit up for longer than we wait. Nobody must wait for us then.
+            if !self.conn.is_autocommit() {
+                self.conn.execute_batch("ROLLBACK")?;
+            }
+            changes?;
+            return Err(error.into());
+        }
         changes
     }
 
@@ -367,18 +382,28 @@ impl Replica {
     ///
     /// See [`ReplicaError`].
     pub fn apply(&mut self, now_unix_ms: u64) -> Result<(), ReplicaError> {
+        let mut has_merged = false;
         loop {
             let batch = self.log.unapplied(APPLY_BYTES)?;
             if batch.is_empty() {
-                return Ok(());
+                break;
             }
             for logged in batch {
                 if !self.settle(&logged, now_unix_ms)? {
                     // What follows in its stream waits with it: ask for what else there is.
                     break;
                 }
+                has_merged = true;
             }
         }
+        if has_merged {
+            let merged = sqlite::version_vector(&self.conn)?.encode();
+            // With thousands of sites the own version alone shows a database that was put back.
+            if merged.len() <= CURSOR_BYTES_MAX {
+                self.log.set_cursor(MERGED, &merged)?;
+            }
+        }
+        Ok(())
     }
 
     /// Tries again what waited for something. Called at times, since a clock may be what it needs.
@@ -387,10 +412,13 @@ impl Replica {
     ///
     /// See [`ReplicaError`].
     pub fn retry(&mut self, now_unix_ms: u64) -> Result<bool, ReplicaError> {
-        if self.log.blocked()?.is_empty() {
+        let status = self.log.status()?;
+        if status.unapplied_count == 0 {
             return Ok(false);
         }
-        self.log.unblock()?;
+        if !status.blocked.is_empty() {
+            self.log.unblock()?;
+        }
         self.apply(now_unix_ms)?;
         Ok(true)
     }

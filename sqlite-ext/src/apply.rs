@@ -148,7 +148,7 @@ pub fn import_changeset(
             ..Default::default()
         };
         for table in &changeset.schemas {
-            if take_up(conn, table, now_unix_ms)? {
+            if take_up(conn, table)? {
                 report.tables_created.push(table.name.clone());
             }
         }
@@ -205,7 +205,7 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
 }
 
 /// Makes a table that arrived, or tracks the one that is here. Returns whether it was made.
-fn take_up(conn: &Connection, schema: &TableSchema, now_unix_ms: u64) -> Result<bool, ImportError> {
+fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError> {
     if let Some(id) = track::id_of(conn, &schema.name)? {
         let mut sites = Sites::load(conn)?;
         if track::tracked_at(conn, &sites, id)? < schema.stamp {
@@ -217,7 +217,7 @@ fn take_up(conn: &Connection, schema: &TableSchema, now_unix_ms: u64) -> Result<
         return Ok(false);
     }
     if TableInfo::read(conn, &schema.name)?.is_some() {
-        track::track(conn, &schema.name, now_unix_ms)?;
+        track::adopt(conn, &schema.name)?;
         return Ok(false);
     }
     schema::check(schema)?;
@@ -276,8 +276,15 @@ pub(crate) fn merge_tables(
         changed_count += merging.changed_count;
         // What was added here is not the user's.
         watermark::raise(conn, &table)?;
-        if merging.lacks_columns {
-            parked::park(conn, changes)?;
+        let groups = merging.lacking;
+        if !groups.is_empty() {
+            parked::park(
+                conn,
+                &TableChanges {
+                    groups,
+                    ..changes.without_groups()
+                },
+            )?;
         }
     }
     Ok(changed_count)

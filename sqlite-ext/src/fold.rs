@@ -12,6 +12,7 @@ use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
 use crate::capture::{DELETED, WHOLE};
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::heal;
+use crate::parked;
 use crate::rows::{self, key_from};
 use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick};
 use crate::table::{KeyKind, RowKey, Table};
@@ -50,28 +51,26 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
         heal::heal(conn)?;
         let mut version = None;
         for table in Table::all(conn)? {
-            let refreshed = refresh(conn, table, now_unix_ms);
-            let table = refreshed.map_err(|error| FoldError::Changed(Box::new(error)))?;
+            let changed = |error| FoldError::Changed(Box::new(error));
+            let known_count = table.columns.len();
+            let table = refresh(conn, table, now_unix_ms).map_err(changed)?;
             let notes = Notes::take(conn, &table)?;
-            if notes.is_empty() {
-                continue;
+            if !notes.is_empty() {
+                let version = match version {
+                    Some(version) => version,
+                    None => *version.insert(tick(conn, now_unix_ms)?.version),
+                };
+                Folding {
+                    conn,
+                    table: &table,
+                    version,
+                }
+                .fold(&notes)?;
             }
-            let version = match version {
-                Some(version) => version,
-                None => *version.insert(tick(conn, now_unix_ms)?.version),
-            };
-            let folding = Folding {
-                conn,
-                table: &table,
-                version,
-            };
-            let gone = folding.gone(&notes)?;
-            folding.end_lives(&gone)?;
-            folding.deletions(&notes)?;
-            folding.writes(&notes)?;
-            // Rows that were written and then deleted before the fold have no clocks.
-            gone.iter().try_for_each(|run| folding.forget_runs(run))?;
-            folding.drop_phantoms(&notes)?;
+            // After the notes: what waited must meet the rows as they are.
+            if table.columns.len() > known_count {
+                parked::replay(conn, &table.name).map_err(changed)?;
+            }
         }
         Ok(version)
     })
@@ -266,6 +265,16 @@ struct Folding<'a> {
 }
 
 impl Folding<'_> {
+    fn fold(&self, notes: &Notes) -> rusqlite::Result<()> {
+        let gone = self.gone(notes)?;
+        self.end_lives(&gone)?;
+        self.deletions(notes)?;
+        self.writes(notes)?;
+        // Rows that were written and then deleted before the fold have no clocks.
+        gone.iter().try_for_each(|run| self.forget_runs(run))?;
+        self.drop_phantoms(notes)
+    }
+
     fn lane(&self, lane: i64) -> Lane {
         Lane {
             table_id: self.table.id,

@@ -13,7 +13,9 @@ pub(crate) fn park(conn: &Connection, table: &TableChanges) -> rusqlite::Result<
         ..Changeset::default()
     }
     .encode();
-    let insert = "INSERT INTO syncline_parked(name, changes) VALUES(?1, ?2)";
+    // The same changes arrive again and again from whoever exports everything.
+    let insert = "INSERT INTO syncline_parked(name, changes) SELECT ?1, ?2 WHERE NOT EXISTS
+        (SELECT 1 FROM syncline_parked WHERE name = ?1 AND changes = ?2)";
     conn.prepare_cached(insert)?
         .execute(params![table.name, changes])?;
     Ok(())

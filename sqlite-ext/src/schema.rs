@@ -64,7 +64,8 @@ pub(crate) fn check(schema: &TableSchema) -> Result<(), SchemaError> {
     }
     authorize(&scratch, None).map_err(refused)?;
     let count = "SELECT count(*) FILTER (WHERE type = 'table' AND name = ?1), count(*) FILTER
-        (WHERE tbl_name = ?1 AND type IN ('table', 'index')), count(*) FROM sqlite_master";
+        (WHERE tbl_name = ?1 AND type IN ('table', 'index')), count(*) FROM sqlite_master
+        WHERE name <> 'sqlite_sequence'";
     let counts: (i64, i64, i64) = scratch
         .query_row(count, [&schema.name], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))

@@ -210,6 +210,18 @@ pub(crate) fn tick(conn: &Connection, now_unix_ms: u64) -> rusqlite::Result<Stam
     })
 }
 
+/// Returns the earliest time this replica can still write at: before everything that others wrote,
+/// if it wrote nothing yet.
+pub(crate) fn tick_oldest(conn: &Connection) -> rusqlite::Result<Hlc> {
+    let own = "SELECT version FROM syncline_sites WHERE ordinal = ?1";
+    let own = conn
+        .prepare_cached(own)?
+        .query_one([OWN], |row| version_from(row.get(0)?))?;
+    let version = own.tick(0);
+    advance(conn, OWN, version)?;
+    Ok(version)
+}
+
 /// Returns the latest time of anything seen.
 fn clock(conn: &Connection) -> rusqlite::Result<Hlc> {
     let clock = "SELECT value FROM syncline_meta WHERE key = 'clock'";

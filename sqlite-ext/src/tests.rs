@@ -343,6 +343,68 @@ fn columns_that_only_one_side_has_are_parked_and_replayed() {
 }
 
 #[test]
+fn rows_that_were_there_before_a_table_arrived_lose_to_what_was_shared() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a)";
+    let mut a = replica(schema, &["t"]);
+    a.run("INSERT INTO t VALUES(1, 'shared'), (2, 'shared')");
+    let mut b = replica(schema, &[]);
+    b.now += 10_000;
+    b.run("INSERT INTO t VALUES(1, 'stale'), (3, 'only here')");
+    let mut c = replica("", &[]);
+    c.pull(&a);
+    let mut all = [b, a, c];
+    all[0].now += 1_000;
+    let (left, right) = all.split_at_mut(1);
+    left[0].pull(&right[0]);
+    converge(&mut all);
+    for replica in &all {
+        assert_eq!(
+            replica.rows("SELECT * FROM t"),
+            ["1|shared", "2|shared", "3|only here"]
+        );
+    }
+    all[0].run("UPDATE t SET a = 'after' WHERE id = 1");
+    converge(&mut all);
+    assert_eq!(all[2].rows("SELECT a FROM t WHERE id = 1"), ["after"]);
+}
+
+#[test]
+fn a_deletion_before_the_column_was_taken_up_is_not_lost() {
+    let mut a = replica(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, what TEXT NOT NULL)",
+        &["t"],
+    );
+    a.run("INSERT INTO t VALUES(1, 'bread')");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    b.run("ALTER TABLE t ADD COLUMN due TEXT; UPDATE t SET due = 'today'");
+    a.pull(&b);
+    a.run("ALTER TABLE t ADD COLUMN due TEXT; DELETE FROM t WHERE id = 1");
+    let mut both = [a, b];
+    converge(&mut both);
+    assert_eq!(both[1].rows("SELECT * FROM t"), [""; 0]);
+}
+
+#[test]
+fn what_waits_does_not_grow_when_it_arrives_again() {
+    let mut c = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    c.run("INSERT INTO t VALUES(1, 'x')");
+    let mut both = [replica("", &[]), replica("", &[])];
+    both.iter_mut().for_each(|replica| drop(replica.pull(&c)));
+    c.run("ALTER TABLE t ADD COLUMN n; UPDATE t SET n = 1");
+    both[1].pull(&c);
+    for _ in 0..4 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let all = export(&both[from].conn, &VersionVector::new(), c.now).expect("export");
+            import_changeset(&both[to].conn, &all, c.now).expect("import");
+        }
+    }
+    for replica in &both {
+        assert_eq!(replica.rows("SELECT count(*) FROM syncline_parked"), ["1"]);
+    }
+}
+
+#[test]
 fn own_rows_are_not_lost_among_those_that_waited_for_a_column() {
     for schema in [
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a)",

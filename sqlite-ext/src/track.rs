@@ -10,7 +10,8 @@ use crate::fold::{FoldError, fold};
 use crate::parked;
 use crate::rows::key_from;
 use crate::shadow::{
-    OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, version_from, version_to,
+    OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, tick_oldest, version_from,
+    version_to,
 };
 use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo, list};
 use crate::value::quoted;
@@ -111,6 +112,20 @@ pub fn pending_count(conn: &Connection) -> Result<u64, TrackError> {
 ///
 /// [`TrackError::Refused`] names what stands against it; nothing is changed then.
 pub fn track(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<Tracked, TrackError> {
+    begin(conn, name, &|conn| Ok(tick(conn, now_unix_ms)?.version))
+}
+
+/// Tracks a table that is here when others' changes to it arrive. Nobody knows how old its rows are,
+/// so they count as older than anything that was shared: what others wrote wins, and rows that only
+/// this replica has are added.
+pub(crate) fn adopt(conn: &Connection, name: &str) -> Result<Tracked, TrackError> {
+    begin(conn, name, &tick_oldest)
+}
+
+/// Gives the next version to what is written by tracking.
+type NextVersion<'a> = dyn Fn(&Connection) -> rusqlite::Result<Hlc> + 'a;
+
+fn begin(conn: &Connection, name: &str, next: &NextVersion<'_>) -> Result<Tracked, TrackError> {
     prepare(conn)?;
     in_savepoint(conn, || {
         let refused = |obstacle| TrackError::Refused {
@@ -124,17 +139,17 @@ pub fn track(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<Tracked,
         if let Some(obstacle) = obstacle(conn, &info)? {
             return Err(refused(obstacle));
         }
-        let stamp = tick(conn, now_unix_ms)?;
+        let version = next(conn)?;
         let table = register(
             conn,
             &info,
             Clock {
                 site: OWN,
-                version: stamp.version,
+                version,
                 causal_length: 0,
             },
         )?;
-        let rows_count = backfill(conn, &table, now_unix_ms)?;
+        let rows_count = backfill(conn, &table, next)?;
         parked::replay(conn, &table.name)?;
         Ok(Tracked::Begun { rows_count })
     })
@@ -188,17 +203,13 @@ pub(crate) fn tracked_at(conn: &Connection, sites: &Sites, id: i64) -> rusqlite:
 }
 
 /// Gives the rows that are there a clock, as writes of this replica.
-pub(crate) fn backfill(
-    conn: &Connection,
-    table: &Table,
-    now_unix_ms: u64,
-) -> rusqlite::Result<usize> {
+fn backfill(conn: &Connection, table: &Table, next: &NextVersion<'_>) -> rusqlite::Result<usize> {
     let mut version = Hlc::ZERO;
     let (mut rows_left, mut bytes_left) = (0, 0);
     let mut rows_count = 0;
     for run in runs(conn, table)? {
         if rows_left < run.rows || bytes_left < run.bytes {
-            version = tick(conn, now_unix_ms)?.version;
+            version = next(conn)?;
             (rows_left, bytes_left) = (BACKFILL_ROWS, BACKFILL_BYTES);
         }
         rows_left -= run.rows;
@@ -375,7 +386,6 @@ pub(crate) fn refresh(
     let (id, name) = (table.id, table.name.clone());
     let table = Table::read(conn, id, &name)?.ok_or(TrackError::NotTracked { table: name })?;
     conn.execute_batch(&capture::renew(&table))?;
-    parked::replay(conn, &table.name)?;
     Ok(table)
 }
 

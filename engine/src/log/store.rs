@@ -12,7 +12,7 @@ use super::schema;
 use crate::trust::{DatabaseId, EnvelopeId, NextPosition, PublicKey, Seq, StreamId};
 
 /// The most bytes of a cursor's value, of its name, and of a reason.
-pub const CURSOR_BYTES_MAX: usize = 4_096;
+pub const CURSOR_BYTES_MAX: usize = 64 << 10;
 
 /// Prepared statements kept at hand: all that the log ever runs.
 const STATEMENTS_MAX: usize = 64;

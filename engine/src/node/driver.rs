@@ -76,7 +76,7 @@ async fn take(shared: &Arc<Shared>, event: Event) {
             shared.peers().insert(peer, Peer::default());
             shared.tell(NodeEvent::PeerUp(peer));
             // One of the two opens the stream, and both know which.
-            if shared.network.local_peer() < peer {
+            if shared.syncs && shared.network.local_peer() < peer {
                 tokio::spawn(keep_link(Arc::clone(shared), peer));
             }
         }
@@ -93,7 +93,11 @@ async fn take(shared: &Arc<Shared>, event: Event) {
             });
         }
         Event::Gossip { bytes, ticket, .. } => {
-            let verdict = judge(shared, bytes).await;
+            let verdict = if shared.syncs {
+                judge(shared, bytes).await
+            } else {
+                Verdict::Ignore
+            };
             // A network that stopped needs no verdict.
             let _ = shared.network.validate(ticket, verdict).await;
         }
@@ -102,6 +106,10 @@ async fn take(shared: &Arc<Shared>, event: Event) {
             protocol,
             stream,
         } if protocol == link::PROTOCOL => {
+            // The peer tries again; the other node answers when it serves.
+            if !shared.syncs {
+                return;
+            }
             let shared = Arc::clone(shared);
             tokio::spawn(async move {
                 if let Err(error) = link::run(Arc::clone(&shared), peer, stream).await {

@@ -3,7 +3,7 @@
 //! Each side tells its version vector ("heads") at the start, on every advance, and at intervals;
 //! between full tellings only what advanced, with a digest of the whole, by which the other side
 //! notices that it missed something.
-//! Whoever finds itself behind asks its node for a turn, sends a [`Message::Want`], and is sent the
+//! Whoever finds itself behind asks its node for a turn, sends a `Message::Want`, and is sent the
 //! envelopes frame by frame, at most [`CREDIT_FRAMES`] ahead of what it has acknowledged.
 //!
 //! **Invariant:** a session never holds more than [`MEMORY_BYTES_MAX`] bytes for its peer, and what

@@ -30,8 +30,8 @@ pub(super) struct Merging<'a> {
     fresh: Option<Fresh>,
     /// Rows that look different.
     pub(super) changed_count: usize,
-    /// Whether a change names a column that is not here.
-    pub(super) lacks_columns: bool,
+    /// Changes that name a column which is not here.
+    pub(super) lacking: Vec<Group>,
 }
 
 struct Fresh {
@@ -96,7 +96,7 @@ impl<'a> Merging<'a> {
             lives: clocks::is_used(conn, lane(LIFE))?,
             fresh: None,
             changed_count: 0,
-            lacks_columns: false,
+            lacking: Vec::new(),
         })
     }
 
@@ -121,7 +121,9 @@ impl<'a> Merging<'a> {
         let key_count = self.table.key_columns.len();
         let known = |(at, column): (usize, &usize)| Some((key_count + at, self.columns[*column]?));
         let columns: Vec<_> = group.columns.iter().enumerate().filter_map(known).collect();
-        self.lacks_columns |= columns.len() < group.columns.len();
+        if columns.len() < group.columns.len() {
+            self.lacking.push(group.clone());
+        }
         let cells = Cells {
             columns,
             group,
