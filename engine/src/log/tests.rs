@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use super::CURSOR_BYTES_MAX;
 use super::*;
 use crate::trust::*;
 
@@ -461,7 +462,7 @@ fn cursors_and_peers_are_kept_within_their_limits() {
     assert_eq!(log.cursor("x").unwrap(), None);
     log.set_cursor("x", b"1").unwrap();
     log.set_cursor("x", b"2").unwrap();
-    let refused = log.set_cursor("x", &[0; 4_097]);
+    let refused = log.set_cursor("x", &[0; CURSOR_BYTES_MAX + 1]);
     assert!(
         matches!(refused, Err(LogError::TooLarge { .. })),
         "{refused:?}"
