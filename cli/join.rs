@@ -9,6 +9,7 @@ use syncline_engine::trust::{TICKET_CHARS_MAX, Ticket};
 use syncline_engine::{Home, Multiaddr, Node, Options};
 
 use crate::failure::Obstructed;
+use crate::interrupt::Interrupt;
 use crate::{node, screen};
 
 /// How often the bar looks how far the sync is.
@@ -20,6 +21,7 @@ pub(crate) async fn run(
     once: bool,
     listen: Vec<Multiaddr>,
 ) -> anyhow::Result<()> {
+    let mut interrupt = Interrupt::listen()?;
     let ticket = read_ticket(ticket)?;
     let home = Home::of(db);
     let is_new = !db.exists();
@@ -36,7 +38,7 @@ pub(crate) async fn run(
         }
     };
     eprintln!("joining {} as {}", ticket.name(), node.peer_id());
-    if let Err(error) = catch_up(&node).await {
+    if let Err(error) = catch_up(&node, &mut interrupt).await {
         let is_alone = node.progress().is_none();
         node.stop().await?;
         drop(node);
@@ -61,7 +63,7 @@ pub(crate) async fn run(
         return Ok(());
     }
     eprintln!("Keep this running to stay in sync; Ctrl-C ends it, `syncline serve` goes on.");
-    node::run(&home, node).await
+    node::run(&home, node, &mut interrupt).await
 }
 
 /// Reads a ticket from the command line, or from standard input, where other users cannot see it.
@@ -92,7 +94,7 @@ pub(crate) fn undo(home: &Home, is_new: bool) -> anyhow::Result<()> {
 }
 
 /// Waits until everything that the connected devices have is here; Ctrl-C ends the wait.
-async fn catch_up(node: &Node) -> anyhow::Result<()> {
+async fn catch_up(node: &Node, interrupt: &mut Interrupt) -> anyhow::Result<()> {
     let spinner = screen::spinner("looking for the other device");
     let wait = async {
         while node.progress().is_none() {
@@ -113,10 +115,7 @@ async fn catch_up(node: &Node) -> anyhow::Result<()> {
     };
     tokio::select! {
         () = wait => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            Err(interrupted_error(node.progress().is_none()))
-        }
+        () = interrupt.wait() => Err(interrupted_error(node.progress().is_none())),
     }
 }
 

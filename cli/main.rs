@@ -2,6 +2,7 @@
 
 mod demo;
 mod failure;
+mod interrupt;
 mod join;
 mod leave;
 mod node;

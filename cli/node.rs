@@ -8,10 +8,12 @@ use syncline_engine::control::{self, Answer, Control, Request};
 use syncline_engine::{Home, Multiaddr, Node, Options};
 
 use crate::failure::Obstructed;
+use crate::interrupt::Interrupt;
 use crate::screen;
 
 /// `syncline serve`
 pub(crate) async fn serve(db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<()> {
+    let mut interrupt = Interrupt::listen()?;
     let home = Home::of(db);
     check_file(&home)?;
     let node = Node::start(
@@ -28,7 +30,7 @@ pub(crate) async fn serve(db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<(
         db.display(),
         node.peer_id()
     );
-    run(&home, node).await
+    run(&home, node, &mut interrupt).await
 }
 
 /// Refuses a folder whose database is gone: a new empty file would count as having everything.
@@ -44,7 +46,7 @@ pub(crate) fn check_file(home: &Home) -> anyhow::Result<()> {
 }
 
 /// Serves until Ctrl-C, a termination signal or a request to stop.
-pub(crate) async fn run(home: &Home, node: Node) -> anyhow::Result<()> {
+pub(crate) async fn run(home: &Home, node: Node, interrupt: &mut Interrupt) -> anyhow::Result<()> {
     let control = Control::bind(home)?;
     let node = Arc::new(node);
     let mut events = node.events();
@@ -59,11 +61,9 @@ pub(crate) async fn run(home: &Home, node: Node) -> anyhow::Result<()> {
             }
         }
     });
-    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         () = control.serve(Arc::clone(&node)) => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminated.recv() => {}
+        () = interrupt.wait() => {}
     }
     drop(control);
     told.abort();

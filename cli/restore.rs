@@ -9,6 +9,7 @@ use syncline_engine::{Home, Multiaddr, Node, NodeError, Options};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::failure::Obstructed;
+use crate::interrupt::Interrupt;
 use crate::{join, node, screen};
 
 /// How long fetching may take, once enough devices are there.
@@ -23,6 +24,7 @@ pub(crate) async fn run(
     patience: Duration,
     listen: Vec<Multiaddr>,
 ) -> anyhow::Result<()> {
+    let mut interrupt = Interrupt::listen()?;
     let ticket = join::read_ticket(ticket)?;
     let home = Home::of(db);
     let not_restored = || format!("could not restore `{}`", db.display());
@@ -41,7 +43,7 @@ pub(crate) async fn run(
     };
     let restored = match Node::start(opened, options).await {
         Ok(node) => {
-            let restored = try_restore(&node, patience).await;
+            let restored = try_restore(&node, patience, &mut interrupt).await;
             let stopped = node.stop().await;
             restored.and(stopped.map_err(anyhow::Error::from))
         }
@@ -60,13 +62,14 @@ pub(crate) async fn run(
     Ok(())
 }
 
-async fn try_restore(node: &Node, patience: Duration) -> anyhow::Result<()> {
+async fn try_restore(
+    node: &Node,
+    patience: Duration,
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<()> {
     tokio::select! {
         restored = fetch(node, patience) => Ok(restored?),
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted?;
-            anyhow::bail!("interrupted")
-        }
+        () = interrupt.wait() => anyhow::bail!("interrupted"),
     }
 }
 

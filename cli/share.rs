@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use syncline_engine::trust::DatabaseSecret;
 use syncline_engine::{Home, Multiaddr, Node, Options, TableReport, Tracked, track_tables};
 
+use crate::interrupt::Interrupt;
 use crate::{node, screen};
 
 pub(crate) async fn run(
@@ -13,6 +14,7 @@ pub(crate) async fn run(
     tables: &[String],
     listen: Vec<Multiaddr>,
 ) -> anyhow::Result<()> {
+    let mut interrupt = Interrupt::listen()?;
     let not_shared = || format!("could not share `{}`", db.display());
     let reports = track_tables(db, tables).with_context(not_shared)?;
     report(&reports);
@@ -42,7 +44,7 @@ pub(crate) async fn run(
     eprintln!(
         "Whoever has this line can read and write the database. Keep this running; Ctrl-C ends it."
     );
-    node::run(&home, node).await
+    node::run(&home, node, &mut interrupt).await
 }
 
 /// Says what becomes of each table.
