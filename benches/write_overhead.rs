@@ -11,7 +11,7 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, BenchmarkGroup, Criterion, SamplingMode};
 use rusqlite::Connection;
 use syncline_crdt::{Changeset, EPOCH_UNIX_MS, VersionVector};
-use syncline_sqlite::{export, fold, import_changeset, track};
+use syncline_sqlite::{TableOptions, export, fold, import_changeset, track};
 use tempfile::TempDir;
 
 const ROWS: i64 = 100_000;
@@ -131,7 +131,7 @@ fn database(key: Key, variant: Variant, rows: i64) -> Database {
     let conn = open(folder.path());
     conn.execute_batch(key.schema()).expect("the schema runs");
     if variant != Variant::Plain {
-        track(&conn, "t", NOW).expect("the table is tracked");
+        track(&conn, "t", &TableOptions::default(), NOW).expect("the table is tracked");
     }
     let database = Database { conn, folder };
     if rows > 0 {

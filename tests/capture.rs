@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use syncline_crdt::VersionVector;
+use syncline_sqlite::TableOptions;
 use tempfile::TempDir;
 
 use crate::harness::program::Desk;
@@ -42,7 +43,7 @@ impl File {
             .expect("a journal mode");
         for (name, create) in tables {
             conn.execute_batch(create).expect(create);
-            syncline_sqlite::track(&conn, name, NOON).expect(name);
+            syncline_sqlite::track(&conn, name, &TableOptions::default(), NOON).expect(name);
         }
         File { folder, conn }
     }

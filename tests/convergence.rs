@@ -2,6 +2,8 @@
 
 use fastrand::Rng;
 
+use syncline_sqlite::TableOptions;
+
 use crate::harness::replica::{NOON, Replica};
 use crate::harness::shape::SHAPES;
 use crate::harness::world::{Message, World};
@@ -43,7 +45,16 @@ fn numbers_that_are_equal_as_keys_are_one_row() {
         let mut replicas = ["1", "1.0"].map(|key| {
             let replica = Replica::new(&[]);
             replica.sql(create);
-            syncline_sqlite::track(&replica.conn, "t", NOON).expect("track");
+            syncline_sqlite::track(
+                &replica.conn,
+                "t",
+                &TableOptions {
+                    ids: syncline_sqlite::Ids::Shared,
+                    ..TableOptions::default()
+                },
+                NOON,
+            )
+            .expect("track");
             replica.sql(&format!("INSERT INTO t VALUES({key}, 'same')"));
             replica
         });

@@ -1,6 +1,6 @@
 //! The changes of one or more whole transactions, as they travel between replicas.
 
-use crate::{CausalLength, Stamp, Value, VersionVector};
+use crate::{CausalLength, SiteId, Stamp, Value, VersionVector};
 
 /// All that is new to a replica that has seen `since`, up to `until`.
 ///
@@ -25,6 +25,8 @@ pub struct TableSchema {
     pub name: String,
     /// When and where it was first tracked.
     pub stamp: Stamp,
+    /// How it is tracked, as the JSON object that was given when it was; empty for the defaults.
+    pub options: String,
     /// Its `CREATE TABLE` and `CREATE INDEX` statements, in this order. They come from a peer:
     /// whoever runs them must allow nothing else in them.
     pub statements: Vec<String>,
@@ -43,18 +45,36 @@ pub struct TableChanges {
     pub groups: Vec<Group>,
 }
 
+/// What a group tells of its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GroupKind {
+    /// The values of some columns.
+    Cells,
+    /// The causal length itself: the rows were deleted or begin another life. Such a group has no
+    /// columns.
+    Life,
+    /// What one site added to cells that are joined instead of replaced: one column, whose values
+    /// are blobs that its policy reads.
+    Deltas,
+}
+
 /// Rows of one table that were written at the same time, by the same site, in the same columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// The causal length of the rows.
     pub causal_length: CausalLength,
-    /// Whether the stamp is that of the causal length itself: the rows were deleted or begin
-    /// another life. Such a group has no columns.
-    pub is_life: bool,
+    /// What the group tells.
+    pub kind: GroupKind,
     /// When and where the rows were written.
     pub stamp: Stamp,
+    /// The site that first created the rows, in a table whose ids are counted on each replica:
+    /// there, equal keys from two sites name two rows. All zero where the key alone names a row.
+    pub born: SiteId,
     /// Which of the table's columns, as indices into [`TableChanges::columns`].
     pub columns: Vec<usize>,
+    /// For each of these columns that refers to a table of counted ids, the site that created the
+    /// rows referred to; all zero for the others. Empty if it is all zero for all.
+    pub parents: Vec<SiteId>,
     /// Row after row, the key's values and then the columns' values.
     pub values: Vec<Value>,
 }

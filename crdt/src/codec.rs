@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    CausalLength, Changeset, Group, Hlc, Real, SiteId, Stamp, TableChanges, TableSchema, Value,
-    VersionVector,
+    CausalLength, Changeset, Group, GroupKind, Hlc, Real, SiteId, Stamp, TableChanges, TableSchema,
+    Value, VersionVector,
 };
 
 mod key;
@@ -24,6 +24,9 @@ pub const COLUMNS_COUNT_MAX: usize = 2000;
 /// The most bytes all values of one row may have together: SQLite's default limit.
 pub const ROW_BYTES_MAX: usize = 1_000_000_000;
 const _: () = assert!(CHANGESET_BYTES_MAX < ROW_BYTES_MAX);
+
+/// The most bytes a table's options may have.
+pub const OPTIONS_BYTES_MAX: usize = 1 << 20;
 
 const MAGIC: &[u8; 4] = b"SYNC";
 const FORMAT: u8 = 1;
@@ -81,6 +84,7 @@ impl Changeset {
         for schema in &self.schemas {
             put_bytes(&mut writer.bytes, schema.name.as_bytes());
             writer.stamp(schema.stamp);
+            put_bytes(&mut writer.bytes, schema.options.as_bytes());
             writer.names(&schema.statements);
         }
         writer.length(self.tables.len());
@@ -110,13 +114,15 @@ impl Changeset {
         reader.sites()?;
         let since = reader.vector()?;
         let until = reader.vector()?;
-        let schemas = reader.list(3, |reader| {
+        let schemas = reader.list(4, |reader| {
             let name = reader.name()?;
             let stamp = reader.stamp()?;
+            let options = reader.string(OPTIONS_BYTES_MAX)?;
             let statements = reader.list(1, |reader| reader.string(usize::MAX))?;
             Ok(TableSchema {
                 name,
                 stamp,
+                options,
                 statements,
             })
         })?;
@@ -247,6 +253,11 @@ pub(crate) fn put_value(bytes: &mut Vec<u8>, value: &Value) {
     }
 }
 
+// The low three bits of a group's head; the causal length is above them.
+const HEAD_CELLS: u64 = 0;
+const HEAD_LIFE: u64 = 1;
+const HEAD_DELTAS: u64 = 2;
+
 struct Writer {
     bytes: Vec<u8>,
     sites: Vec<SiteId>,
@@ -295,14 +306,23 @@ impl Writer {
     }
 
     fn group(&mut self, group: &Group) {
-        put_varint(
-            &mut self.bytes,
-            group.causal_length.get() << 1 | u64::from(group.is_life),
-        );
+        let kind = match group.kind {
+            GroupKind::Cells => HEAD_CELLS,
+            GroupKind::Life => HEAD_LIFE,
+            GroupKind::Deltas => HEAD_DELTAS,
+        };
+        let has_origins = group.born != SiteId::default() || !group.parents.is_empty();
+        let head = group.causal_length.get() << 3 | u64::from(has_origins) << 2 | kind;
+        put_varint(&mut self.bytes, head);
         self.stamp(group.stamp);
         self.length(group.columns.len());
         for column in &group.columns {
             self.length(*column);
+        }
+        if has_origins {
+            self.site(group.born);
+            self.length(group.parents.len());
+            group.parents.iter().for_each(|site| self.site(*site));
         }
         self.length(group.values.len());
         group
@@ -436,14 +456,16 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn stamp(&mut self) -> Result<Stamp, DecodeError> {
+    fn site(&mut self) -> Result<SiteId, DecodeError> {
         let index = self.varint()?;
         let site = usize::try_from(index)
             .ok()
             .and_then(|index| self.sites.get(index).copied());
-        let Some(site) = site else {
-            return Err(self.invalid("a site index stays inside the list of sites"));
-        };
+        site.ok_or(self.invalid("a site index stays inside the list of sites"))
+    }
+
+    fn stamp(&mut self) -> Result<Stamp, DecodeError> {
+        let site = self.site()?;
         match Hlc::from_bits(self.varint()?) {
             Some(version) if version > Hlc::ZERO => Ok(Stamp { version, site }),
             _ => Err(self.invalid("a version is above zero and has at most 53 bits")),
@@ -480,8 +502,13 @@ impl<'a> Reader<'a> {
 
     fn group(&mut self, key_count: usize, columns_count: usize) -> Result<Group, DecodeError> {
         let head = self.varint()?;
-        let is_life = head & 1 == 1;
-        let causal_length = match CausalLength::new(head >> 1) {
+        let kind = match head & 3 {
+            HEAD_CELLS => GroupKind::Cells,
+            HEAD_LIFE => GroupKind::Life,
+            HEAD_DELTAS => GroupKind::Deltas,
+            _ => return Err(self.invalid("a group tells cells, lives or deltas")),
+        };
+        let causal_length = match CausalLength::new(head >> 3) {
             Some(length) if length > CausalLength::UNKNOWN => length,
             _ => return Err(self.invalid("a causal length is above zero and at most 2^52")),
         };
@@ -496,11 +523,22 @@ impl<'a> Reader<'a> {
         if !columns.is_sorted_by(|a, b| a < b) {
             return Err(self.invalid("a group names each column once, in order"));
         }
-        if is_life && !columns.is_empty() {
+        if kind == GroupKind::Life && !columns.is_empty() {
             return Err(self.invalid("a group about lives has no columns"));
         }
-        if !is_life && !causal_length.is_alive() {
+        if kind == GroupKind::Deltas && columns.len() != 1 {
+            return Err(self.invalid("a group of deltas has one column"));
+        }
+        if kind != GroupKind::Life && !causal_length.is_alive() {
             return Err(self.invalid("a deleted row has no cells"));
+        }
+        let (born, parents) = if head & 4 == 0 {
+            (SiteId::default(), Vec::new())
+        } else {
+            (self.site()?, self.list(1, Reader::site)?)
+        };
+        if !parents.is_empty() && parents.len() != columns.len() {
+            return Err(self.invalid("a group names the parents of all its columns or of none"));
         }
         let values = self.list(1, Reader::value)?;
         let width = key_count + columns.len();
@@ -513,11 +551,17 @@ impl<'a> Reader<'a> {
         {
             return Err(self.invalid("a primary key has no NULL"));
         }
+        let is_delta = |row: &[Value]| matches!(row.last(), Some(Value::Blob(_)));
+        if kind == GroupKind::Deltas && !values.chunks(width).all(is_delta) {
+            return Err(self.invalid("a delta is a blob"));
+        }
         Ok(Group {
             causal_length,
-            is_life,
+            kind,
             stamp,
+            born,
             columns,
+            parents,
             values,
         })
     }

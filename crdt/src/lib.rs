@@ -20,10 +20,10 @@ mod stamp;
 mod value;
 mod vector;
 
-pub use changeset::{Changeset, Group, TableChanges, TableSchema};
+pub use changeset::{Changeset, Group, GroupKind, TableChanges, TableSchema};
 pub use codec::{
-    CHANGESET_BYTES_MAX, COLUMNS_COUNT_MAX, DecodeError, NAME_BYTES_MAX, ROW_BYTES_MAX, pack_key,
-    unpack_key,
+    CHANGESET_BYTES_MAX, COLUMNS_COUNT_MAX, DecodeError, NAME_BYTES_MAX, OPTIONS_BYTES_MAX,
+    ROW_BYTES_MAX, pack_key, unpack_key,
 };
 pub use digest::{Digest, RowHasher};
 pub use merge::{CellOutcome, LifeOutcome, merge_cell, merge_life};

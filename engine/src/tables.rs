@@ -88,7 +88,13 @@ pub fn track_tables(database: &Path, names: &[String]) -> Result<Vec<TableReport
         let tracked = match candidate.obstacle {
             Some(_) => None,
             None => Some(
-                sqlite::track(&conn, &candidate.name, now_unix_ms()).map_err(ReplicaError::from)?,
+                sqlite::track(
+                    &conn,
+                    &candidate.name,
+                    &sqlite::TableOptions::default(),
+                    now_unix_ms(),
+                )
+                .map_err(ReplicaError::from)?,
             ),
         };
         reports.push(TableReport { candidate, tracked });

@@ -8,6 +8,7 @@ use syncline_crdt::{Changeset, DecodeError, Hlc, SiteId, TableChanges, TableSche
 
 use crate::candidate::candidates;
 use crate::clocks::Clock;
+use crate::options::{OptionsError, TableOptions};
 use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{Table, TableInfo};
@@ -45,6 +46,9 @@ pub enum ImportError {
     /// A table that arrived could not be tracked.
     #[error(transparent)]
     Track(#[from] TrackError),
+    /// A table's options are not understood, or do not fit the table that is here.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     /// The bytes are not a changeset.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -217,7 +221,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError>
         return Ok(false);
     }
     if TableInfo::read(conn, &schema.name)?.is_some() {
-        track::adopt(conn, &schema.name)?;
+        track::adopt(conn, &schema.name, &TableOptions::parse(&schema.options)?)?;
         return Ok(false);
     }
     schema::check(schema)?;
@@ -244,7 +248,9 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError>
         version: schema.stamp.version,
         causal_length: 0,
     };
-    track::register(conn, &info, tracked)?;
+    let options = TableOptions::parse(&schema.options)?;
+    options.check(&info)?;
+    track::register(conn, &info, &options, tracked)?;
     parked::replay(conn, &schema.name)?;
     Ok(true)
 }

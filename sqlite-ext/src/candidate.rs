@@ -34,6 +34,8 @@ pub enum Obstacle {
         /// The key's columns, with commas.
         columns: String,
     },
+    /// It is tracked already, in another way.
+    OtherOptions,
     /// Rows whose primary key has a NULL.
     NullInKey {
         /// How many.
@@ -66,6 +68,10 @@ impl fmt::Display for Obstacle {
             Obstacle::Collation { columns } => write!(
                 f,
                 "its key ({columns}) calls different texts equal: declare it COLLATE BINARY"
+            ),
+            Obstacle::OtherOptions => write!(
+                f,
+                "it is tracked already with other options: untrack it first"
             ),
             Obstacle::NullInKey { count } => write!(
                 f,

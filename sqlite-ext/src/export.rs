@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 use syncline_crdt::{
-    CausalLength, Changeset, Group, Hlc, Stamp, TableChanges, TableSchema, Value, VersionVector,
-    unpack_key,
+    CausalLength, Changeset, Group, GroupKind, Hlc, SiteId, Stamp, TableChanges, TableSchema,
+    Value, VersionVector, unpack_key,
 };
 
 use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
@@ -187,6 +187,7 @@ fn read(
             changeset.schemas.push(TableSchema {
                 name,
                 stamp,
+                options: table.options.to_json(),
                 statements,
             });
         }
@@ -224,7 +225,7 @@ fn read(
 /// What rows of one group share.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Head {
-    is_life: bool,
+    kind: GroupKind,
     causal_length: CausalLength,
     stamp: Stamp,
     columns: Vec<usize>,
@@ -270,7 +271,7 @@ impl Reading<'_> {
 
     fn add_lives(&mut self, range: &Range) {
         let head = Head {
-            is_life: true,
+            kind: GroupKind::Life,
             causal_length: length(&range.clock),
             stamp: self.sites.stamp(range.clock.site, range.clock.version),
             columns: vec![],
@@ -340,7 +341,7 @@ impl Reading<'_> {
         let (conn, table, lives, life_lane) = (self.conn, self.table, self.lives, self.lane(LIFE));
         let groups = &mut self.groups;
         let head = |causal_length| Head {
-            is_life: false,
+            kind: GroupKind::Cells,
             causal_length,
             stamp,
             columns: columns.to_vec(),
@@ -374,9 +375,11 @@ impl Reading<'_> {
         };
         let group = |(head, values): (Head, Vec<Value>)| Group {
             causal_length: head.causal_length,
-            is_life: head.is_life,
+            kind: head.kind,
             stamp: head.stamp,
+            born: SiteId::default(),
             columns: head.columns,
+            parents: vec![],
             values,
         };
         let groups: Vec<Group> = self.groups.into_iter().map(group).collect();

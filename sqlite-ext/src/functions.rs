@@ -8,15 +8,16 @@ use syncline_crdt::VersionVector;
 
 use crate::apply::STATEMENTS_COUNT;
 use crate::{
-    Tracked, digest, export, fold, import, is_prepared, leave, prepare, site_id, track, untrack,
-    version_vector,
+    TableOptions, Tracked, digest, export, fold, import, is_prepared, leave, prepare, site_id,
+    track, untrack, version_vector,
 };
 
 /// Adds the SQL functions to a connection.
 ///
 /// | function | returns |
 /// | --- | --- |
-/// | `syncline_track(table)` | what happened, as text |
+/// | `syncline_track(table [, options])` | what happened, as text; the options are those of
+///   [`TableOptions`](crate::TableOptions), as JSON |
 /// | `syncline_untrack(table)` | what happened, as text |
 /// | `syncline_leave()` | what happened, as text |
 /// | `syncline_export([since])` | a changeset: all changes, or those after a version vector |
@@ -31,11 +32,13 @@ use crate::{
 /// If SQLite refuses to add them.
 pub fn register(conn: &Connection) -> Result<()> {
     add(conn, "syncline_track", 1, |conn, context| {
-        let table: String = name_argument(context)?;
-        Ok(match track(conn, &table, now_unix_ms()).map_err(user)? {
-            Tracked::Already => format!("{table} is tracked already"),
-            Tracked::Begun { rows_count } => format!("tracking {table} with {rows_count} rows"),
-        })
+        tracked(conn, &name_argument(context)?, &TableOptions::default())
+    })?;
+    add(conn, "syncline_track", 2, |conn, context| {
+        let options = context.get_raw(1).as_str();
+        let options = options.map_err(|_| usage("a table's options are a JSON object, as text"))?;
+        let options = TableOptions::parse(options).map_err(user)?;
+        tracked(conn, &name_argument(context)?, &options)
     })?;
     add(conn, "syncline_untrack", 1, |conn, context| {
         let table: String = name_argument(context)?;
@@ -87,6 +90,14 @@ pub fn register(conn: &Connection) -> Result<()> {
     })?;
     add(conn, "syncline_version", 0, |_, _| {
         Ok(env!("CARGO_PKG_VERSION"))
+    })
+}
+
+fn tracked(conn: &Connection, table: &str, options: &TableOptions) -> Result<String> {
+    let tracked = track(conn, table, options, now_unix_ms()).map_err(user)?;
+    Ok(match tracked {
+        Tracked::Already => format!("{table} is tracked already"),
+        Tracked::Begun { rows_count } => format!("tracking {table} with {rows_count} rows"),
     })
 }
 

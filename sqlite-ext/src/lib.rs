@@ -25,6 +25,7 @@ mod functions;
 mod heal;
 #[cfg(feature = "loadable")]
 mod loadable;
+mod options;
 mod parked;
 mod rows;
 mod schema;
@@ -40,6 +41,7 @@ pub use digest::digest;
 pub use export::{ExportError, export, export_own};
 pub use fold::{FoldError, fold};
 pub use functions::register;
+pub use options::{ColumnPolicy, ForeignKeyPolicy, Ids, OptionsError, TableOptions};
 pub use schema::SchemaError;
 pub use shadow::{OpenError, is_prepared, prepare, site_id, version_vector};
 pub use table::TableError;

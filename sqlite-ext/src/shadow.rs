@@ -23,7 +23,8 @@ const TABLES: &str = "
         watermark INTEGER NOT NULL,
         name TEXT NOT NULL UNIQUE COLLATE NOCASE,
         site INTEGER NOT NULL,
-        version INTEGER NOT NULL
+        version INTEGER NOT NULL,
+        options TEXT NOT NULL
     );
     CREATE TABLE syncline_columns(
         table_id INTEGER NOT NULL,

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension};
 use syncline_crdt::{Value, pack_key};
 
+use crate::options::{OptionsError, TableOptions};
 use crate::value::quoted;
 
 /// How a table's rows are named in the clocks.
@@ -41,6 +42,8 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     /// The name under which the rowid can be read, where there is one.
     pub(crate) rowid: String,
+    /// How it is tracked.
+    pub(crate) options: TableOptions,
 }
 
 /// Why a table cannot be read as a tracked one.
@@ -50,6 +53,9 @@ pub enum TableError {
     /// SQLite's own error.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    /// What is stored of how it is tracked cannot be read.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     /// Every name of the rowid is taken by a column.
     #[error("table `{table}` has columns named rowid, oid and _rowid_: rename one of them")]
     NoRowidName {
@@ -179,6 +185,7 @@ impl Table {
             key_columns,
             columns,
             rowid,
+            options: TableOptions::of(conn, id)?,
         }))
     }
 

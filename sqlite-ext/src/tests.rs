@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 use syncline_crdt::{
-    CAUSAL_LENGTH_MAX, CausalLength, Changeset, EPOCH_UNIX_MS, Hlc, Value, VersionVector,
+    CAUSAL_LENGTH_MAX, CausalLength, Changeset, EPOCH_UNIX_MS, GroupKind, Hlc, Value, VersionVector,
 };
 
 use crate::*;
@@ -20,7 +20,7 @@ fn replica(schema: &str, tables: &[&str]) -> Replica {
     register(&conn).expect("the functions register");
     conn.execute_batch(schema).expect("the schema runs");
     for table in tables {
-        track(&conn, table, NOW).expect("the table is tracked");
+        track(&conn, table, &TableOptions::default(), NOW).expect("the table is tracked");
     }
     Replica { conn, now: NOW }
 }
@@ -285,7 +285,7 @@ fn what_a_program_without_the_extension_wrote_is_folded_later() {
     let conn = Connection::open(&path).expect("open");
     conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
         .expect("schema");
-    track(&conn, "t", NOW).expect("track");
+    track(&conn, "t", &TableOptions::default(), NOW).expect("track");
     // A second connection has no function of ours, as any other program.
     let plain = Connection::open(&path).expect("open");
     plain
@@ -440,7 +440,7 @@ fn tables_that_one_side_does_not_track_wait_for_it() {
     b.pull(&a);
     assert_eq!(b.rows("SELECT count(*) FROM t"), ["0"]);
     assert_eq!(b.rows("SELECT id FROM u"), ["u"]);
-    track(&b.conn, "t", b.now).expect("track");
+    track(&b.conn, "t", &TableOptions::default(), b.now).expect("track");
     assert_eq!(b.rows("SELECT * FROM t"), ["1|x"]);
     converge(&mut [a, b]);
 }
@@ -469,7 +469,7 @@ fn rows_that_arrive_in_parts_obey_not_null_until_the_rest_is_there() {
     {
         c.run(&schema.statements.join(";"));
     }
-    track(&c.conn, "t", c.now).expect("track");
+    track(&c.conn, "t", &TableOptions::default(), c.now).expect("track");
     import_changeset(&c.conn, &own, b.now).expect("import");
     assert_eq!(c.rows("SELECT * FROM t"), ["1||0|b wrote"]);
     c.pull(&a);
@@ -571,7 +571,9 @@ fn what_cannot_be_tracked_is_named() {
         ("missing", "no such table"),
         ("syncline_meta", "reserved"),
     ] {
-        let error = track(&a.conn, table, NOW).expect_err(table).to_string();
+        let error = track(&a.conn, table, &TableOptions::default(), NOW)
+            .expect_err(table)
+            .to_string();
         assert!(error.contains(says), "{table}: {error}");
     }
     assert_eq!(tracked_tables(&a.conn).expect("tables"), ["ok"]);
@@ -750,7 +752,7 @@ fn hostile_changesets_are_refused_by_name_and_change_nothing() {
         ("deleted and created", |c| {
             let most = CausalLength::new(CAUSAL_LENGTH_MAX).expect("the most");
             c.tables[0].groups[0].causal_length = most.dead();
-            c.tables[0].groups[0].is_life = true;
+            c.tables[0].groups[0].kind = GroupKind::Life;
             c.tables[0].groups[0].columns.clear();
             c.tables[0].groups[0].values.truncate(1);
         }),

@@ -7,6 +7,7 @@ use crate::candidate::{Obstacle, obstacle};
 use crate::capture::{self, LANES_MAX};
 use crate::clocks::{self, Clock, Lane, ROW};
 use crate::fold::{FoldError, fold};
+use crate::options::{OptionsError, TableOptions};
 use crate::parked;
 use crate::rows::key_from;
 use crate::shadow::{
@@ -48,6 +49,9 @@ pub enum TrackError {
     /// The table's declaration could not be read.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The options are not understood, or do not fit the table.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     /// What was written before could not be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
@@ -111,21 +115,37 @@ pub fn pending_count(conn: &Connection) -> Result<u64, TrackError> {
 /// # Errors
 ///
 /// [`TrackError::Refused`] names what stands against it; nothing is changed then.
-pub fn track(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<Tracked, TrackError> {
-    begin(conn, name, &|conn| Ok(tick(conn, now_unix_ms)?.version))
+pub fn track(
+    conn: &Connection,
+    name: &str,
+    options: &TableOptions,
+    now_unix_ms: u64,
+) -> Result<Tracked, TrackError> {
+    begin(conn, name, options, &|conn| {
+        Ok(tick(conn, now_unix_ms)?.version)
+    })
 }
 
 /// Tracks a table that is here when others' changes to it arrive. Nobody knows how old its rows are,
 /// so they count as older than anything that was shared: what others wrote wins, and rows that only
 /// this replica has are added.
-pub(crate) fn adopt(conn: &Connection, name: &str) -> Result<Tracked, TrackError> {
-    begin(conn, name, &tick_oldest)
+pub(crate) fn adopt(
+    conn: &Connection,
+    name: &str,
+    options: &TableOptions,
+) -> Result<Tracked, TrackError> {
+    begin(conn, name, options, &tick_oldest)
 }
 
 /// Gives the next version to what is written by tracking.
 type NextVersion<'a> = dyn Fn(&Connection) -> rusqlite::Result<Hlc> + 'a;
 
-fn begin(conn: &Connection, name: &str, next: &NextVersion<'_>) -> Result<Tracked, TrackError> {
+fn begin(
+    conn: &Connection,
+    name: &str,
+    options: &TableOptions,
+    next: &NextVersion<'_>,
+) -> Result<Tracked, TrackError> {
     prepare(conn)?;
     in_savepoint(conn, || {
         let refused = |obstacle| TrackError::Refused {
@@ -133,7 +153,11 @@ fn begin(conn: &Connection, name: &str, next: &NextVersion<'_>) -> Result<Tracke
             obstacle,
         };
         let info = TableInfo::read(conn, name)?.ok_or_else(|| refused(Obstacle::Missing))?;
-        if id_of(conn, &info.name)?.is_some() {
+        options.check(&info)?;
+        if let Some(id) = id_of(conn, &info.name)? {
+            if *options != TableOptions::default() && *options != TableOptions::of(conn, id)? {
+                return Err(refused(Obstacle::OtherOptions));
+            }
             return Ok(Tracked::Already);
         }
         if let Some(obstacle) = obstacle(conn, &info)? {
@@ -143,6 +167,7 @@ fn begin(conn: &Connection, name: &str, next: &NextVersion<'_>) -> Result<Tracke
         let table = register(
             conn,
             &info,
+            options,
             Clock {
                 site: OWN,
                 version,
@@ -159,13 +184,20 @@ fn begin(conn: &Connection, name: &str, next: &NextVersion<'_>) -> Result<Tracke
 pub(crate) fn register(
     conn: &Connection,
     info: &TableInfo,
+    options: &TableOptions,
     tracked: Clock,
 ) -> Result<Table, TrackError> {
     // A table that was dropped and made anew leaves its old shadow behind.
-    let add = "INSERT INTO syncline_tables(name, site, version, watermark)
-        VALUES(?1, ?2, ?3, ?4) RETURNING id";
+    let add = "INSERT INTO syncline_tables(name, site, version, watermark, options)
+        VALUES(?1, ?2, ?3, ?4, ?5) RETURNING id";
     let (site, version) = (tracked.site, version_to(tracked.version));
-    let values = params![info.name, site, version, watermark::LEAST];
+    let values = params![
+        info.name,
+        site,
+        version,
+        watermark::LEAST,
+        options.to_json()
+    ];
     let id: i64 = conn
         .prepare_cached(add)?
         .query_one(values, |row| row.get(0))?;

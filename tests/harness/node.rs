@@ -99,7 +99,8 @@ impl Node {
         app.execute(name, [site.0]).expect(name);
         for shape in shapes {
             app.execute_batch(shape.create).expect(shape.create);
-            syncline_sqlite::track(&app, shape.name, NOON_UNIX_MS).expect(shape.name);
+            syncline_sqlite::track(&app, shape.name, &shape.options(), NOON_UNIX_MS)
+                .expect(shape.name);
         }
         let recursive = format!("PRAGMA recursive_triggers = {}", random.bool());
         app.execute_batch(&recursive).expect(&recursive);

@@ -36,7 +36,7 @@ impl Replica {
         syncline_sqlite::prepare(&conn).expect("a new database is prepared");
         for shape in shapes {
             conn.execute_batch(shape.create).expect(shape.create);
-            syncline_sqlite::track(&conn, shape.name, NOON).expect(shape.name);
+            syncline_sqlite::track(&conn, shape.name, &shape.options(), NOON).expect(shape.name);
         }
         let site = syncline_sqlite::site_id(&conn).expect("a prepared database has a site");
         let mut replica = Replica {

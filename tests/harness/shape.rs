@@ -1,5 +1,7 @@
 //! Table shapes that schedules write to, as SQL and as the model needs to know them.
 
+use syncline_sqlite::{Ids, TableOptions};
+
 use super::model::Cell;
 
 /// A table.
@@ -11,6 +13,16 @@ pub(crate) struct Shape {
     pub(crate) columns: &'static [Column],
     /// Whether REPLACE gives a row another rowid, by which its clocks are kept.
     pub(crate) rows_move: bool,
+}
+
+impl Shape {
+    /// How it is tracked: the model names rows by their keys alone.
+    pub(crate) fn options(&self) -> TableOptions {
+        TableOptions {
+            ids: Ids::Shared,
+            ..TableOptions::default()
+        }
+    }
 }
 
 /// A column beside the key.

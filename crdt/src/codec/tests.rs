@@ -37,14 +37,18 @@ fn group() -> impl Strategy<Value = Group> {
         0u64..4,
         stamp(),
         prop::sample::subsequence(vec![0usize, 1, 2], 0..=3),
+        0u8..2,
+        any::<bool>(),
     )
-        .prop_flat_map(|(life, stamp, columns)| {
+        .prop_flat_map(|(life, stamp, columns, born, refers)| {
             let row = (key_value(), prop::collection::vec(value(), columns.len()));
             prop::collection::vec(row, 1..4).prop_map(move |rows| Group {
                 causal_length: CausalLength::new(life * 2 + 1).expect("small"),
-                is_life: false,
+                kind: GroupKind::Cells,
                 stamp,
+                born: SiteId([born; 16]),
                 columns: columns.clone(),
+                parents: vec![SiteId([7; 16]); if refers { columns.len() } else { 0 }],
                 values: rows
                     .into_iter()
                     .flat_map(|(key, cells)| [vec![key], cells].concat())
@@ -54,13 +58,28 @@ fn group() -> impl Strategy<Value = Group> {
     let lives = (1u64..9, stamp(), prop::collection::vec(key_value(), 1..4)).prop_map(
         |(life, stamp, values)| Group {
             causal_length: CausalLength::new(life).expect("small"),
-            is_life: true,
+            kind: GroupKind::Life,
             stamp,
+            born: SiteId::default(),
             columns: vec![],
+            parents: vec![],
             values,
         },
     );
-    prop_oneof![cells, lives]
+    let delta = (key_value(), prop::collection::vec(any::<u8>(), 0..9));
+    let deltas = (stamp(), prop::collection::vec(delta, 1..4)).prop_map(|(stamp, rows)| Group {
+        causal_length: CausalLength::FIRST,
+        kind: GroupKind::Deltas,
+        stamp,
+        born: SiteId::default(),
+        columns: vec![1],
+        parents: vec![],
+        values: rows
+            .into_iter()
+            .flat_map(|(key, delta)| [key, Value::Blob(delta)])
+            .collect(),
+    });
+    prop_oneof![cells, lives, deltas]
 }
 
 fn changeset() -> impl Strategy<Value = Changeset> {
@@ -77,6 +96,7 @@ fn changeset() -> impl Strategy<Value = Changeset> {
         TableSchema {
             name,
             stamp,
+            options: "{}".into(),
             statements,
         }
     });

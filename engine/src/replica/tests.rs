@@ -34,7 +34,13 @@ fn what_is_written_through_its_own_connection_is_sealed() {
         .conn
         .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY)")
         .expect("schema");
-    sqlite::track(&replica.conn, "t", now_unix_ms()).expect("track");
+    sqlite::track(
+        &replica.conn,
+        "t",
+        &sqlite::TableOptions::default(),
+        now_unix_ms(),
+    )
+    .expect("track");
     for (sql, count) in [
         ("INSERT INTO t VALUES(1)", 1),
         ("SELECT 1", 0),
@@ -65,7 +71,13 @@ fn a_database_that_was_rolled_back_or_lost_comes_back_from_the_log() {
     open(&db)
         .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
         .expect("schema");
-    sqlite::track(&open(&db), "t", now_unix_ms()).expect("track");
+    sqlite::track(
+        &open(&db),
+        "t",
+        &sqlite::TableOptions::default(),
+        now_unix_ms(),
+    )
+    .expect("track");
     let mut first = replica(open(&db), log(), &keys);
     open(&db)
         .execute_batch("INSERT INTO t VALUES(1, 'kept')")

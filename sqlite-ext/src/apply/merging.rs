@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, ToSql, params_from_iter};
 use syncline_crdt::{
-    CausalLength, CellOutcome, Group, LifeOutcome, TableChanges, Value, merge_cell, merge_life,
+    CausalLength, CellOutcome, Group, GroupKind, LifeOutcome, TableChanges, Value, merge_cell,
+    merge_life,
 };
 
 use super::{ImportError, written};
@@ -147,7 +148,9 @@ impl<'a> Merging<'a> {
                 LifeOutcome::Past => {}
                 LifeOutcome::Ends => self.end(&met, &cells)?,
                 LifeOutcome::Begins => self.begin(&met, &cells)?,
-                LifeOutcome::Same if group.is_life => self.meet_life(&met, &cells, sites)?,
+                LifeOutcome::Same if group.kind == GroupKind::Life => {
+                    self.meet_life(&met, &cells, sites)?
+                }
                 LifeOutcome::Same => self.merge_cells(&met, &cells, sites)?,
             }
         }
@@ -187,7 +190,8 @@ impl<'a> Merging<'a> {
     fn begin(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> Result<(), ImportError> {
         self.remove(met)?;
         let place = self.insert(met, cells)?;
-        let is_whole = cells.columns.len() == self.table.columns.len() && !cells.group.is_life;
+        let is_whole =
+            cells.columns.len() == self.table.columns.len() && cells.group.kind == GroupKind::Cells;
         self.make_fresh(
             place.clone(),
             if is_whole {
@@ -212,7 +216,7 @@ impl<'a> Merging<'a> {
         let length = cells.group.causal_length;
         if length > CausalLength::FIRST {
             // A cell's stamp is not the life's: that one arrives by itself.
-            let clock = if cells.group.is_life {
+            let clock = if cells.group.kind == GroupKind::Life {
                 cells.clock
             } else {
                 Clock::UNWRITTEN

@@ -1,0 +1,187 @@
+//! How a table is tracked: what its columns are, how its ids are meant, what a lost parent does.
+//!
+//! The options are given once, when a table is first tracked, and travel with its definition, so
+//! every replica has the same.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use crate::table::TableInfo;
+
+/// A table's options, as JSON in SQL:
+/// `{"columns": {"stock": "counter"}, "ids": "shared", "foreign_keys": {"artist": "cascade"}}`.
+/// What is left out has its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TableOptions {
+    /// What the columns are, by name; [`ColumnPolicy::Lww`] where nothing is said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, ColumnPolicy>,
+    /// What equal ids from two replicas mean.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ids: Ids,
+    /// What becomes of a row whose parent is gone, by the foreign key's columns, joined with `, `;
+    /// what the table's `ON DELETE` says where nothing is said.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub foreign_keys: BTreeMap<String, ForeignKeyPolicy>,
+}
+
+/// Which of two writes to one cell counts, or how both do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ColumnPolicy {
+    /// The last write wins.
+    #[default]
+    Lww,
+    /// What is added and subtracted adds up.
+    Counter,
+    /// A counter that never goes below `floor`: what each replica may subtract is its own share.
+    BoundedCounter {
+        /// The least value.
+        floor: i64,
+    },
+    /// The greatest value that was ever written.
+    Max,
+    /// The least value that was ever written.
+    Min,
+    /// A JSON array whose elements are added and removed one by one.
+    Set,
+    /// A text whose edits merge.
+    Text,
+    /// A JSON document whose edits merge.
+    Document,
+}
+
+/// What equal ids from two replicas mean, in a table with an `INTEGER PRIMARY KEY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ids {
+    /// Two rows: each replica counts its own ids, and the later row gets another one.
+    #[default]
+    Counted,
+    /// One row: the id means something.
+    Shared,
+}
+
+/// What becomes of a row whose parent is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForeignKeyPolicy {
+    /// It is parked until the parent is back.
+    Park,
+    /// It goes with its parent.
+    Cascade,
+    /// It refers to nothing until the parent is back.
+    SetNull,
+}
+
+/// Why options are refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// SQLite's own error.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// They are not the JSON that is expected.
+    #[error("these are no options of a table: {0}")]
+    Json(#[from] serde_json::Error),
+    /// They name a column that is not there, or is part of the primary key.
+    #[error("the options name `{column}`, and `{table}` has no such column outside its key")]
+    NoColumn {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+}
+
+impl TableOptions {
+    /// Reads options from JSON; an empty text is the defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`OptionsError::Json`] names what is not understood and where.
+    pub fn parse(text: &str) -> Result<Self, OptionsError> {
+        if text.is_empty() {
+            return Ok(TableOptions::default());
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// Returns them as JSON, equal for equal options; empty for the defaults.
+    pub fn to_json(&self) -> String {
+        if *self == TableOptions::default() {
+            return String::new();
+        }
+        serde_json::to_string(self).expect("maps with string keys are JSON")
+    }
+
+    /// Returns what a column is.
+    pub fn policy(&self, column: &str) -> ColumnPolicy {
+        let named = |(name, policy): (&String, &ColumnPolicy)| {
+            name.eq_ignore_ascii_case(column).then_some(*policy)
+        };
+        self.columns.iter().find_map(named).unwrap_or_default()
+    }
+
+    /// Reads a tracked table's options.
+    pub(crate) fn of(conn: &Connection, table_id: i64) -> Result<Self, OptionsError> {
+        let options = "SELECT options FROM syncline_tables WHERE id = ?1";
+        let text: String = conn
+            .prepare_cached(options)?
+            .query_one([table_id], |row| row.get(0))?;
+        TableOptions::parse(&text)
+    }
+
+    /// Refuses options that do not fit a table.
+    pub(crate) fn check(&self, info: &TableInfo) -> Result<(), OptionsError> {
+        let is_there = |name: &String| {
+            let mut columns = info.columns.iter();
+            columns.any(|column| {
+                column.name.eq_ignore_ascii_case(name)
+                    && column.key_position == 0
+                    && !column.is_generated
+            })
+        };
+        match self.columns.keys().find(|name| !is_there(name)) {
+            Some(column) => Err(OptionsError::NoColumn {
+                table: info.name.clone(),
+                column: column.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_survive_their_json_and_nonsense_is_named() {
+        for text in [
+            r#"{"columns":{"stock":{"bounded_counter":{"floor":0}},"title":"text"}}"#,
+            r#"{"ids":"shared","foreign_keys":{"artist":"set_null"}}"#,
+            "",
+        ] {
+            let options = TableOptions::parse(text).expect("these are options");
+            assert_eq!(options.to_json(), text);
+        }
+        assert_eq!(
+            TableOptions::parse("{}").expect("none").to_json(),
+            String::new()
+        );
+        let error = TableOptions::parse(r#"{"columns":{"a":"sum"}}"#).expect_err("no policy");
+        assert!(
+            error.to_string().contains("unknown variant `sum`"),
+            "{error}"
+        );
+    }
+}
