@@ -73,7 +73,7 @@ impl Mesh {
         Connection::open(&first)
             .and_then(|conn| conn.execute_batch(schema))
             .expect("a file");
-        track_tables(&first, &[]).expect("the table is tracked");
+        track_tables(&first, &[], None).expect("the table is tracked");
         let opened = Home::of(&first)
             .create(|identity| Ok(DatabaseSecret::generate(identity.public_key())?))
             .expect("a new folder");
@@ -154,12 +154,13 @@ async fn start(
     ticket: Option<&syncline_engine::trust::Ticket>,
 ) -> Node {
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")];
+    let options = Options {
+        listen,
+        ..Options::default()
+    };
     let options = match ticket {
-        Some(ticket) => Options::from_ticket(ticket, listen),
-        None => Options {
-            listen,
-            ..Options::default()
-        },
+        Some(ticket) => options.dialing(ticket),
+        None => options,
     };
     Node::start(opened, options).await.expect("the node starts")
 }

@@ -9,7 +9,7 @@ use rusqlite::ffi;
 use syncline_engine::cold::RestoreError;
 use syncline_engine::control::AskError;
 use syncline_engine::trust::TicketError;
-use syncline_engine::{HomeError, NodeError, Obstacle, TablesError};
+use syncline_engine::{HomeError, NodeError, Obstacle, ReplicaError, TablesError};
 
 /// The exit code of a mistake of ours.
 pub(crate) const BUG: u8 = 70;
@@ -117,7 +117,11 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
             TablesError::Obstacle { .. } => {
                 Some("leave that table out: it stays local, and the others sync")
             }
+            TablesError::Refused { .. } => {
+                Some("leave that table out, or change it to what cr-sqlite takes")
+            }
             TablesError::Home(error) => home_hint(error),
+            TablesError::Replica(error) => replica_hint(error),
             _ => None,
         };
     }
@@ -126,6 +130,7 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
             return Some("name a free address with --listen, or leave it out");
         }
         Some(NodeError::Home(error)) => return home_hint(error),
+        Some(NodeError::Replica(error)) => return replica_hint(error),
         _ => {}
     }
     if cause.is::<RestoreError>() {
@@ -134,6 +139,18 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
         );
     }
     None
+}
+
+fn replica_hint(error: &ReplicaError) -> Option<&'static str> {
+    match error {
+        ReplicaError::Extension { .. } => {
+            Some("name the file of a cr-sqlite extension that this system can load")
+        }
+        ReplicaError::OtherLayer { .. } => {
+            Some("use the same --crr-extension as before, or `syncline leave <db>` first")
+        }
+        _ => None,
+    }
 }
 
 fn home_hint(error: &HomeError) -> Option<&'static str> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use syncline_engine::trust::{TICKET_CHARS_MAX, Ticket};
-use syncline_engine::{Home, Multiaddr, Node, Options};
+use syncline_engine::{Home, Node, Options};
 
 use crate::failure::Obstructed;
 use crate::interrupt::Interrupt;
@@ -19,7 +19,7 @@ pub(crate) async fn run(
     ticket: &str,
     db: &Path,
     once: bool,
-    listen: Vec<Multiaddr>,
+    options: Options,
 ) -> anyhow::Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let ticket = read_ticket(ticket)?;
@@ -30,7 +30,7 @@ pub(crate) async fn run(
     let opened = home
         .create(|_| Ok(ticket.secret().clone()))
         .with_context(not_joined)?;
-    let node = match Node::start(opened, Options::from_ticket(&ticket, listen)).await {
+    let node = match Node::start(opened, options.dialing(&ticket)).await {
         Ok(node) => node,
         Err(error) => {
             undo(&home, is_new)?;

@@ -11,12 +11,12 @@ mod screen;
 mod share;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use syncline_engine::Multiaddr;
+use syncline_engine::{Multiaddr, Options};
 
 use failure::Failure;
 
@@ -27,6 +27,10 @@ use failure::Failure;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// A cr-sqlite extension to use as the database's CRR layer, in place of Syncline's own; all
+    /// devices of a database use one, or none does. Its code runs with all your rights.
+    #[arg(long, global = true, value_name = "FILE")]
+    crr_extension: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -111,6 +115,16 @@ struct NetworkArgs {
     listen: Vec<Multiaddr>,
 }
 
+impl NetworkArgs {
+    fn options(self, crr_extension: Option<&Path>) -> Options {
+        Options {
+            listen: self.listen,
+            crr_extension: crr_extension.map(Path::to_owned),
+            ..Options::default()
+        }
+    }
+}
+
 fn main() -> ExitCode {
     // Only a usage error ends here, with exit code 2.
     let cli = Cli::parse();
@@ -121,35 +135,41 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     std::panic::set_hook(Box::new(failure::report_bug));
-    match std::panic::catch_unwind(|| run(cli.command)) {
+    match std::panic::catch_unwind(|| run(cli)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => Failure::of(&error).report(),
         Err(_) => ExitCode::from(failure::BUG),
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let crr_extension = cli.crr_extension.as_deref();
+    if let Some(file) = crr_extension.filter(|file| !file.exists()) {
+        anyhow::bail!("there is no file `{}`", file.display());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        match command {
+        match cli.command {
             Command::Share {
                 db,
                 tables,
                 network,
-            } => share::run(&db, &tables, network.listen).await,
+            } => share::run(&db, &tables, network.options(crr_extension)).await,
             Command::Join {
                 ticket,
                 db,
                 once,
                 network,
-            } => join::run(&ticket, &db, once, network.listen).await,
-            Command::Serve { db, network } => node::serve(&db, network.listen).await,
+            } => join::run(&ticket, &db, once, network.options(crr_extension)).await,
+            Command::Serve { db, network } => {
+                node::serve(&db, network.options(crr_extension)).await
+            }
             Command::Ticket { db } => node::ticket(&db).await,
             Command::Snapshot { db } => node::snapshot(&db).await,
-            Command::Status { db, json } => status::run(&db, json).await,
-            Command::Leave { db } => leave::run(&db),
+            Command::Status { db, json } => status::run(&db, json, crr_extension).await,
+            Command::Leave { db } => leave::run(&db, crr_extension),
             Command::Restore {
                 ticket,
                 db,
@@ -157,7 +177,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 network,
             } => {
                 let patience = Duration::from_secs(patience.into());
-                restore::run(&ticket, &db, patience, network.listen).await
+                restore::run(&ticket, &db, patience, network.options(crr_extension)).await
             }
             Command::Demo { db } => demo::run(db.as_deref()).await,
         }

@@ -5,25 +5,18 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use syncline_engine::control::{self, Answer, Control, Request};
-use syncline_engine::{Home, Multiaddr, Node, Options};
+use syncline_engine::{Home, Node, Options};
 
 use crate::failure::Obstructed;
 use crate::interrupt::Interrupt;
 use crate::screen;
 
 /// `syncline serve`
-pub(crate) async fn serve(db: &Path, listen: Vec<Multiaddr>) -> anyhow::Result<()> {
+pub(crate) async fn serve(db: &Path, options: Options) -> anyhow::Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let home = Home::of(db);
     check_file(&home)?;
-    let node = Node::start(
-        home.open()?,
-        Options {
-            listen,
-            ..Options::default()
-        },
-    )
-    .await;
+    let node = Node::start(home.open()?, options).await;
     let node = node.with_context(|| format!("could not serve `{}`", db.display()))?;
     eprintln!(
         "serving {} as {}; Ctrl-C ends it",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use syncline_engine::cold::Progress;
-use syncline_engine::{Home, Multiaddr, Node, NodeError, Options};
+use syncline_engine::{Home, Node, NodeError, Options};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::failure::Obstructed;
@@ -22,7 +22,7 @@ pub(crate) async fn run(
     ticket: &str,
     db: &Path,
     patience: Duration,
-    listen: Vec<Multiaddr>,
+    options: Options,
 ) -> anyhow::Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let ticket = join::read_ticket(ticket)?;
@@ -39,7 +39,7 @@ pub(crate) async fn run(
         .with_context(not_restored)?;
     let options = Options {
         is_for_restore: true,
-        ..Options::from_ticket(&ticket, listen)
+        ..options.dialing(&ticket)
     };
     let restored = match Node::start(opened, options).await {
         Ok(node) => {

@@ -4,19 +4,16 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use syncline_engine::trust::DatabaseSecret;
-use syncline_engine::{Home, Multiaddr, Node, Options, TableReport, Tracked, track_tables};
+use syncline_engine::{Home, Node, Options, TableReport, Tracked, track_tables};
 
 use crate::interrupt::Interrupt;
 use crate::{node, screen};
 
-pub(crate) async fn run(
-    db: &Path,
-    tables: &[String],
-    listen: Vec<Multiaddr>,
-) -> anyhow::Result<()> {
+pub(crate) async fn run(db: &Path, tables: &[String], options: Options) -> anyhow::Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let not_shared = || format!("could not share `{}`", db.display());
-    let reports = track_tables(db, tables).with_context(not_shared)?;
+    let reports =
+        track_tables(db, tables, options.crr_extension.as_deref()).with_context(not_shared)?;
     report(&reports);
     if reports.iter().all(|report| report.tracked.is_none()) {
         bail!(
@@ -29,10 +26,6 @@ pub(crate) async fn run(
         home.open()
     } else {
         home.create(|identity| Ok(DatabaseSecret::generate(identity.public_key())?))
-    };
-    let options = Options {
-        listen,
-        ..Options::default()
     };
     let node = Node::start(opened.with_context(not_shared)?, options).await;
     let node = node.with_context(not_shared)?;
@@ -60,7 +53,11 @@ pub(crate) fn report(reports: &[TableReport]) {
             }
             (Some(Tracked::Already), _) => eprintln!("  {name}: tracked already"),
             (None, Some(obstacle)) => eprintln!("  {name}: stays local: {obstacle}"),
-            (None, None) => {}
+            (None, None) => {
+                if let Some(reason) = &report.refused {
+                    eprintln!("  {name}: stays local: {reason}");
+                }
+            }
         }
         for limit in &report.candidate.limits {
             eprintln!("      until later: {limit}");

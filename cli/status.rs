@@ -7,13 +7,13 @@ use syncline_engine::{Home, Status, offline_status};
 
 use crate::{node, screen};
 
-pub(crate) async fn run(db: &Path, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(db: &Path, json: bool, crr_extension: Option<&Path>) -> anyhow::Result<()> {
     let home = Home::of(db);
     node::check_file(&home)?;
     let (status, is_running) = match ask(&home, &Request::Status).await {
         Ok(Answer::Status(status)) => (*status, true),
         Ok(answer) => return node::unexpected(answer, "the state is not known"),
-        Err(AskError::NotRunning { .. }) => (offline_status(&home)?, false),
+        Err(AskError::NotRunning { .. }) => (offline_status(&home, crr_extension)?, false),
         Err(error) => return Err(error.into()),
     };
     if json {

@@ -15,6 +15,7 @@
 
 mod clock;
 mod home;
+mod layer;
 mod link;
 mod node;
 mod peer;

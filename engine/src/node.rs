@@ -1,6 +1,7 @@
 //! The running node: the one loop that joins replica, network and sessions.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -38,6 +39,9 @@ pub struct Options {
     /// Only takes and gives symbols, and syncs nothing: what a snapshot brings back must not be
     /// mixed with what was written since.
     pub is_for_restore: bool,
+    /// The file of a cr-sqlite extension that is the database's CRR layer, in place of Syncline's
+    /// own.
+    pub crr_extension: Option<PathBuf>,
 }
 
 /// What a running node tells.
@@ -142,7 +146,7 @@ impl Node {
     ///
     /// See [`NodeError`].
     pub async fn start(home: OpenHome, options: Options) -> Result<Self, NodeError> {
-        let mut replica = Replica::open(&home)?;
+        let mut replica = Replica::open(&home, options.crr_extension.as_deref())?;
         let heads = replica.heads()?;
         let known = replica.log().peers().map_err(ReplicaError::from)?;
         let ports = replica.log().cursor(PORTS).map_err(ReplicaError::from)?;
@@ -505,13 +509,10 @@ pub(crate) fn ticket_addresses(ticket: &Ticket) -> Vec<Multiaddr> {
 }
 
 impl Options {
-    /// Returns options that dial a ticket's members.
-    pub fn from_ticket(ticket: &Ticket, listen: Vec<Multiaddr>) -> Self {
-        Options {
-            listen,
-            dial: ticket_addresses(ticket),
-            ..Options::default()
-        }
+    /// Returns the same options, dialing a ticket's members too.
+    pub fn dialing(mut self, ticket: &Ticket) -> Self {
+        self.dial.extend(ticket_addresses(ticket));
+        self
     }
 }
 

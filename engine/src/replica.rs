@@ -5,7 +5,7 @@
 //! foreign envelope is logged first, merged second and marked third, so a crash merges it again,
 //! which changes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use syncline_sqlite as sqlite;
 
 use crate::clock::now_unix_ms;
 use crate::home::OpenHome;
+use crate::layer::{Layer, Unmerged};
 use crate::log::{CURSOR_BYTES_MAX, Cursor, Heads, Log, LogError, Logged, Received, StreamRef};
 use crate::trust::{
     DatabaseSecret, EnvelopeError, Identity, Kind, PAYLOAD_BYTES_MAX, RandomError, Sealing, Seq,
@@ -27,6 +28,8 @@ const ENVELOPE_ROWS: u64 = 20_000;
 const APPLY_BYTES: usize = 8 << 20;
 /// How long a write waits for another program's transaction to end.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Names the layer that the database is served with.
+const LAYER: &str = "layer";
 /// Names the version up to which own changes are sealed.
 const SEALED: &str = "sealed";
 /// Names the version vector of the database when something was merged last.
@@ -36,6 +39,7 @@ const MERGED: &str = "merged";
 /// own transport and drives [`crate::session::Session`] itself. Its calls block.
 pub struct Replica {
     conn: Connection,
+    layer: Layer,
     log: Log,
     identity: Arc<Identity>,
     secret: Arc<DatabaseSecret>,
@@ -59,6 +63,20 @@ pub enum ReplicaError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// The extension that was named could not be loaded, or is no cr-sqlite.
+    #[error("`{}` cannot be used as a cr-sqlite extension", path.display())]
+    Extension {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The database was served with the other layer before.
+    #[error("it was served {} until now", if *with_extension { "with --crr-extension" } else { "without --crr-extension" })]
+    OtherLayer {
+        /// Whether that was a loaded cr-sqlite.
+        with_extension: bool,
+    },
     /// Something in it cannot be read as tracked.
     #[error(transparent)]
     Export(#[from] sqlite::ExportError),
@@ -71,9 +89,15 @@ pub enum ReplicaError {
     /// The shadow tables could not be made.
     #[error(transparent)]
     Open(#[from] sqlite::OpenError),
-    /// A snapshot's changes could not be merged.
+    /// A changeset could not be read or merged.
     #[error(transparent)]
     Import(#[from] sqlite::ImportError),
+    /// A snapshot's changes could not be merged.
+    #[error("what the snapshot holds does not merge: {reason}")]
+    Whole {
+        /// Why.
+        reason: String,
+    },
     /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -92,12 +116,13 @@ pub enum ReplicaError {
 }
 
 impl Replica {
-    /// Opens the database that a folder belongs to, and the log in it.
+    /// Opens the database that a folder belongs to, and the log in it. With the file of a cr-sqlite
+    /// extension, the database's CRR layer is that one.
     ///
     /// # Errors
     ///
     /// See [`ReplicaError`].
-    pub fn open(home: &OpenHome) -> Result<Self, ReplicaError> {
+    pub fn open(home: &OpenHome, crr_extension: Option<&Path>) -> Result<Self, ReplicaError> {
         let path = home.home.database();
         let at = |source| ReplicaError::Database {
             path: path.to_owned(),
@@ -109,7 +134,8 @@ impl Replica {
         let stream = StreamId(random_bytes()?);
         let log = Log::open(&home.home.path("log.sqlite"), &home.secret.id(), stream)?;
         let (identity, secret) = (Arc::clone(&home.identity), Arc::clone(&home.secret));
-        Replica::new(conn, log, identity, secret, now_unix_ms())
+        let layer = Layer::begin(&conn, crr_extension)?;
+        Replica::begin(conn, layer, log, (identity, secret), now_unix_ms())
     }
 
     /// Joins a database and its log.
@@ -124,10 +150,29 @@ impl Replica {
         secret: Arc<DatabaseSecret>,
         now_unix_ms: u64,
     ) -> Result<Self, ReplicaError> {
-        sqlite::prepare(&conn)?;
+        let layer = Layer::begin(&conn, None)?;
+        Replica::begin(conn, layer, log, (identity, secret), now_unix_ms)
+    }
+
+    fn begin(
+        conn: Connection,
+        layer: Layer,
+        mut log: Log,
+        (identity, secret): (Arc<Identity>, Arc<DatabaseSecret>),
+        now_unix_ms: u64,
+    ) -> Result<Self, ReplicaError> {
+        match log.cursor(LAYER)? {
+            Some(before) if before != layer.name() => {
+                let with_extension = before == Layer::CrSqlite.name();
+                return Err(ReplicaError::OtherLayer { with_extension });
+            }
+            Some(_) => {}
+            None => log.set_cursor(LAYER, layer.name())?,
+        }
         let (data_version, changes_count, is_stale) = (-1, 0, true);
         let mut replica = Replica {
             conn,
+            layer,
             log,
             identity,
             secret,
@@ -147,9 +192,9 @@ impl Replica {
     /// Whether the database lacks own changes that are sealed, or others' that were merged: a power
     /// failure took them, or an older copy or a new file was put in its place.
     fn is_rolled_back(&self) -> Result<bool, ReplicaError> {
-        let own = sqlite::site_id(&self.conn)?;
+        let own = self.layer.site_id(&self.conn)?;
         let (site, sealed) = self.sealed()?;
-        let seen = sqlite::version_vector(&self.conn)?;
+        let seen = self.layer.version_vector(&self.conn)?;
         let merged = match self.log.cursor(MERGED)? {
             Some(bytes) => VersionVector::decode(&bytes).map_err(|_| ReplicaError::Cursor)?,
             None => VersionVector::new(),
@@ -206,13 +251,12 @@ impl Replica {
     /// Begins the log of a database that may have a past of its own: what it imported from other
     /// sites is in nobody's log, so it goes into the first envelope with everything else.
     fn seal_first(&mut self, now_unix_ms: u64) -> Result<(), ReplicaError> {
-        sqlite::fold(&self.conn, now_unix_ms)?;
-        let own = sqlite::site_id(&self.conn)?;
-        let seen = sqlite::version_vector(&self.conn)?;
-        if seen.iter().all(|(site, _)| site == own) {
+        self.layer.fold(&self.conn, now_unix_ms)?;
+        let own = self.layer.site_id(&self.conn)?;
+        if self.layer.is_all_own(&self.conn)? {
             return Ok(self.log.set_cursor(SEALED, &cursor(own, Hlc::ZERO))?);
         }
-        let changes = sqlite::export(&self.conn, &VersionVector::new(), now_unix_ms)?;
+        let changes = self.layer.export_all(&self.conn, now_unix_ms)?;
         self.seal(&changes.encode(), changes.until.version(own))?;
         Ok(())
     }
@@ -255,7 +299,7 @@ impl Replica {
 
     /// Folds, seals and logs what was written here, and returns the envelopes.
     fn seal_own(&mut self, now_unix_ms: u64) -> Result<Vec<Vec<u8>>, ReplicaError> {
-        let site = sqlite::site_id(&self.conn)?;
+        let site = self.layer.site_id(&self.conn)?;
         let mut sealed = Vec::new();
         while let Some((payload, until)) = self.next_own(now_unix_ms)? {
             sealed.push(self.seal(&payload, until.version(site))?);
@@ -288,11 +332,14 @@ impl Replica {
     }
 
     fn choose_own(&self, after: Hlc, now_unix_ms: u64) -> Result<Option<Payload>, ReplicaError> {
-        sqlite::fold(&self.conn, now_unix_ms)?;
-        let newest = sqlite::version_vector(&self.conn)?.version(sqlite::site_id(&self.conn)?);
+        self.layer.fold(&self.conn, now_unix_ms)?;
+        let newest = self
+            .layer
+            .version_vector(&self.conn)?
+            .version(self.layer.site_id(&self.conn)?);
         let (mut rows_least, mut rows_max) = (1, ENVELOPE_ROWS);
         loop {
-            let Some(changes) = sqlite::export_own(&self.conn, after, rows_max)? else {
+            let Some(changes) = self.layer.export_own(&self.conn, after, rows_max)? else {
                 return Ok(None);
             };
             if changes.is_empty() {
@@ -325,7 +372,7 @@ impl Replica {
             nonce: random_bytes()?,
         };
         let envelope = seal(&sealing, payload).map_err(ReplicaError::Seal)?;
-        let until = cursor(sqlite::site_id(&self.conn)?, until);
+        let until = cursor(self.layer.site_id(&self.conn)?, until);
         let cursor = Cursor {
             name: SEALED,
             value: &until,
@@ -339,7 +386,7 @@ impl Replica {
     fn sealed_until(&self) -> Result<Hlc, ReplicaError> {
         let (site, version) = self.sealed()?;
         // Of another file's changes nothing here is sealed.
-        let is_own = site == sqlite::site_id(&self.conn)?;
+        let is_own = site == self.layer.site_id(&self.conn)?;
         Ok(if is_own { version } else { Hlc::ZERO })
     }
 
@@ -397,7 +444,7 @@ impl Replica {
             }
         }
         if has_merged {
-            let merged = sqlite::version_vector(&self.conn)?.encode();
+            let merged = self.layer.version_vector(&self.conn)?.encode();
             // With thousands of sites the own version alone shows a database that was put back.
             if merged.len() <= CURSOR_BYTES_MAX {
                 self.log.set_cursor(MERGED, &merged)?;
@@ -457,18 +504,7 @@ impl Replica {
             .map_err(|error| Unmerged::Never(error.to_string()))?;
         let changes =
             Changeset::decode(&payload).map_err(|error| Unmerged::Never(error.to_string()))?;
-        match sqlite::import_changeset(&self.conn, &changes, now_unix_ms) {
-            Ok(_) => Ok(()),
-            // The bytes alone show it, so every replica refuses it.
-            Err(error @ sqlite::ImportError::Beyond { .. }) => {
-                Err(Unmerged::Never(error.to_string()))
-            }
-            Err(sqlite::ImportError::Sqlite(source)) if is_busy(&source) => {
-                Err(Unmerged::Failed(source.into()))
-            }
-            // A clock, a table or an earlier change may still come.
-            Err(error) => Err(Unmerged::NotYet(error.to_string())),
-        }
+        self.layer.import(&self.conn, &changes, now_unix_ms)
     }
 
     /// Returns the version vector of the log.
@@ -500,7 +536,7 @@ impl Replica {
     ///
     /// See [`ReplicaError`].
     pub fn digest(&self, now_unix_ms: u64) -> Result<Digest, ReplicaError> {
-        Ok(sqlite::digest(&self.conn, now_unix_ms)?)
+        self.layer.digest(&self.conn, now_unix_ms)
     }
 
     /// Returns all that is replicated here as one changeset's bytes, with its digest and the heads
@@ -512,7 +548,7 @@ impl Replica {
     pub fn whole(&mut self, now_unix_ms: u64) -> Result<Whole, ReplicaError> {
         // Sealed first: then the heads cover every change of the snapshot.
         self.seal_own(now_unix_ms)?;
-        let changes = sqlite::export(&self.conn, &VersionVector::new(), now_unix_ms)?.encode();
+        let changes = self.layer.export_all(&self.conn, now_unix_ms)?.encode();
         let digest = self.digest(now_unix_ms)?;
         Ok(Whole {
             changes,
@@ -527,8 +563,38 @@ impl Replica {
     ///
     /// See [`ReplicaError`].
     pub fn take_whole(&mut self, changes: &[u8], now_unix_ms: u64) -> Result<(), ReplicaError> {
-        sqlite::import(&self.conn, changes, now_unix_ms)?;
-        Ok(())
+        let changes = Changeset::decode(changes).map_err(sqlite::ImportError::from)?;
+        match self.layer.import(&self.conn, &changes, now_unix_ms) {
+            Ok(()) => Ok(()),
+            Err(Unmerged::Failed(error)) => Err(error),
+            Err(Unmerged::Never(reason) | Unmerged::NotYet(reason)) => {
+                Err(ReplicaError::Whole { reason })
+            }
+        }
+    }
+
+    /// Returns the names of the tables that take part.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn tables(&self) -> Result<Vec<String>, ReplicaError> {
+        self.layer.tables(&self.conn)
+    }
+
+    /// Returns how many writes of programs wait to be folded.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn pending_count(&self) -> Result<u64, ReplicaError> {
+        self.layer.pending_count(&self.conn)
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.layer.end(&self.conn);
     }
 }
 
@@ -550,16 +616,6 @@ fn cursor(site: SiteId, until: Hlc) -> Vec<u8> {
     [&site.0[..], &until.to_bits().to_be_bytes()].concat()
 }
 
-/// Why an envelope is not merged.
-enum Unmerged {
-    /// Its bytes show that no replica can.
-    Never(String),
-    /// It waits for something.
-    NotYet(String),
-    /// This device failed; nothing is decided.
-    Failed(ReplicaError),
-}
-
 impl From<rusqlite::Error> for ReplicaError {
     fn from(source: rusqlite::Error) -> Self {
         ReplicaError::Database {
@@ -567,13 +623,6 @@ impl From<rusqlite::Error> for ReplicaError {
             source,
         }
     }
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
-    )
 }
 
 #[cfg(test)]

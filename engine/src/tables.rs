@@ -8,6 +8,7 @@ pub use syncline_sqlite::{Candidate, Limit, Obstacle, Tracked};
 
 use crate::clock::now_unix_ms;
 use crate::home::{Home, HomeError};
+use crate::layer::{self, Layer};
 use crate::replica::ReplicaError;
 
 /// One table, and what became of it.
@@ -17,6 +18,8 @@ pub struct TableReport {
     pub candidate: Candidate,
     /// What was done; `None` if something stands against it.
     pub tracked: Option<Tracked>,
+    /// Why a loaded cr-sqlite does not take the table.
+    pub refused: Option<String>,
 }
 
 /// Why a file does not begin or end to take part.
@@ -42,6 +45,14 @@ pub enum TablesError {
         /// Why.
         obstacle: Obstacle,
     },
+    /// A table that was asked for is not taken by the cr-sqlite that is loaded.
+    #[error("cannot track `{table}`: {reason}")]
+    Refused {
+        /// The table.
+        table: String,
+        /// Why.
+        reason: String,
+    },
     /// The database failed.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
@@ -50,14 +61,32 @@ pub enum TablesError {
     Home(#[from] HomeError),
 }
 
-/// Tracks the tables with these names, or, without names, every table that can be tracked.
+/// Tracks the tables with these names, or, without names, every table that can be tracked: with
+/// Syncline's own layer, or with a cr-sqlite whose file is given.
 ///
 /// # Errors
 ///
 /// If a named table is missing or cannot be tracked; nothing is changed then.
-pub fn track_tables(database: &Path, names: &[String]) -> Result<Vec<TableReport>, TablesError> {
+pub fn track_tables(
+    database: &Path,
+    names: &[String],
+    crr_extension: Option<&Path>,
+) -> Result<Vec<TableReport>, TablesError> {
     let conn = open(database)?;
-    let candidates = sqlite::candidates(&conn).map_err(at(database))?;
+    let layer = crr_extension.map(|file| Layer::begin(&conn, Some(file)));
+    let layer = layer.transpose()?.unwrap_or(Layer::Syncline);
+    let reports = track(&conn, database, names, layer);
+    layer.end(&conn);
+    reports
+}
+
+fn track(
+    conn: &Connection,
+    database: &Path,
+    names: &[String],
+    layer: Layer,
+) -> Result<Vec<TableReport>, TablesError> {
+    let candidates = candidates(conn, layer).map_err(at(database))?;
     for name in names {
         let found = candidates
             .iter()
@@ -85,21 +114,80 @@ pub fn track_tables(database: &Path, names: &[String]) -> Result<Vec<TableReport
     };
     let mut reports = Vec::new();
     for candidate in candidates.into_iter().filter(is_chosen) {
-        let tracked = match candidate.obstacle {
-            Some(_) => None,
-            None => Some(
-                sqlite::track(
-                    &conn,
-                    &candidate.name,
-                    &sqlite::TableOptions::default(),
-                    now_unix_ms(),
-                )
-                .map_err(ReplicaError::from)?,
-            ),
+        let report = match (layer, &candidate.obstacle) {
+            (_, Some(_)) => not_tracked(candidate),
+            (Layer::Syncline, None) => {
+                let options = sqlite::TableOptions::default();
+                let tracked = sqlite::track(conn, &candidate.name, &options, now_unix_ms());
+                TableReport {
+                    tracked: Some(tracked.map_err(ReplicaError::from)?),
+                    ..not_tracked(candidate)
+                }
+            }
+            (Layer::CrSqlite, None) => track_with_cr_sqlite(conn, candidate)?,
         };
-        reports.push(TableReport { candidate, tracked });
+        if let Some(reason) = &report.refused
+            && !names.is_empty()
+        {
+            let (table, reason) = (report.candidate.name, reason.clone());
+            return Err(TablesError::Refused { table, reason });
+        }
+        reports.push(report);
     }
     Ok(reports)
+}
+
+fn not_tracked(candidate: Candidate) -> TableReport {
+    TableReport {
+        candidate,
+        tracked: None,
+        refused: None,
+    }
+}
+
+/// Returns the tables there are. What stands against one, a cr-sqlite knows itself.
+fn candidates(conn: &Connection, layer: Layer) -> rusqlite::Result<Vec<Candidate>> {
+    let candidates = sqlite::candidates(conn)?;
+    if layer == Layer::Syncline {
+        return Ok(candidates);
+    }
+    let is_users = |candidate: &Candidate| !candidate.name.to_ascii_lowercase().contains("crsql_");
+    let open = |candidate| Candidate {
+        obstacle: None,
+        limits: vec![],
+        ..candidate
+    };
+    Ok(candidates.into_iter().filter(is_users).map(open).collect())
+}
+
+fn track_with_cr_sqlite(
+    conn: &Connection,
+    candidate: Candidate,
+) -> Result<TableReport, TablesError> {
+    let name = &candidate.name;
+    let known = Layer::CrSqlite.tables(conn)?;
+    if known.iter().any(|table| table.eq_ignore_ascii_case(name)) {
+        return Ok(TableReport {
+            tracked: Some(Tracked::Already),
+            ..not_tracked(candidate)
+        });
+    }
+    if let Err(error) = layer::track_with_cr_sqlite(conn, name) {
+        return Ok(TableReport {
+            refused: Some(error.to_string()),
+            ..not_tracked(candidate)
+        });
+    }
+    let count = format!("SELECT count(*) FROM \"{}\"", name.replace('"', "\"\""));
+    let rows_count: i64 = conn
+        .query_row(&count, [], |row| row.get(0))
+        .map_err(ReplicaError::from)?;
+    Ok(TableReport {
+        tracked: Some(Tracked::Begun {
+            rows_count: usize::try_from(rows_count).unwrap_or(0),
+        }),
+        ..not_tracked(candidate)
+    })
 }
 
 /// Ends a file's part: every table keeps its rows, and neither in the file nor beside it is anything
@@ -108,7 +196,7 @@ pub fn track_tables(database: &Path, names: &[String]) -> Result<Vec<TableReport
 /// # Errors
 ///
 /// [`HomeError::InUse`] while a process serves it; nothing is changed then.
-pub fn leave(home: &Home) -> Result<(), TablesError> {
+pub fn leave(home: &Home, crr_extension: Option<&Path>) -> Result<(), TablesError> {
     let database = home.database();
     let conn = open(database)?;
     let is_prepared = sqlite::is_prepared(&conn).map_err(ReplicaError::from)?;
@@ -124,6 +212,11 @@ pub fn leave(home: &Home) -> Result<(), TablesError> {
     } else {
         None
     };
+    if crr_extension.is_some() {
+        let layer = Layer::begin(&conn, crr_extension)?;
+        layer::leave_cr_sqlite(&conn).map_err(ReplicaError::from)?;
+        layer.end(&conn);
+    }
     sqlite::leave(&conn).map_err(ReplicaError::from)?;
     // Rows of ours may still lie in free pages.
     conn.execute_batch("VACUUM").map_err(at(database))?;

@@ -26,6 +26,8 @@ mod heal;
 #[cfg(feature = "loadable")]
 mod loadable;
 mod options;
+#[cfg(feature = "linked")]
+mod other;
 mod parked;
 mod rows;
 mod schema;
@@ -42,6 +44,8 @@ pub use export::{ExportError, export, export_own};
 pub use fold::{FoldError, fold};
 pub use functions::register;
 pub use options::{ColumnPolicy, ForeignKeyPolicy, Ids, OptionsError, TableOptions};
+#[cfg(feature = "linked")]
+pub use other::load_extension;
 pub use schema::SchemaError;
 pub use shadow::{OpenError, is_prepared, prepare, site_id, version_vector};
 pub use table::TableError;

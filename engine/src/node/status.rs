@@ -1,5 +1,6 @@
 //! What a node can say of itself.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -116,9 +117,12 @@ impl Node {
 /// # Errors
 ///
 /// [`crate::HomeError::InUse`] if one does; or if the replica fails.
-pub fn offline_status(home: &crate::Home) -> Result<Status, NodeError> {
+pub fn offline_status(
+    home: &crate::Home,
+    crr_extension: Option<&Path>,
+) -> Result<Status, NodeError> {
     let home = home.open()?;
-    let mut replica = Replica::open(&home)?;
+    let mut replica = Replica::open(&home, crr_extension)?;
     let (identity, secret) = (Arc::clone(&home.identity), Arc::clone(&home.secret));
     let cold = Cold::open(home.home.path("symbols"), identity, secret)?;
     let peer = peer_of(&home.identity.public_key()).to_string();
@@ -139,9 +143,9 @@ struct Local {
 impl Local {
     fn of(replica: &mut Replica) -> Result<Self, ReplicaError> {
         // Counted first: the digest folds what is pending.
-        let pending_count = syncline_sqlite::pending_count(replica.conn())?;
+        let pending_count = replica.pending_count()?;
         let digest = replica.digest(now_unix_ms())?.to_string();
-        let tables = syncline_sqlite::tracked_tables(replica.conn())?;
+        let tables = replica.tables()?;
         Ok(Local {
             digest,
             tables,
