@@ -5,7 +5,7 @@
 //! foreign envelope is logged first, merged second and marked third, so a crash merges it again,
 //! which changes nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +18,13 @@ use crate::home::OpenHome;
 use crate::layer::{Layer, Unmerged};
 use crate::log::{CURSOR_BYTES_MAX, Cursor, Heads, Log, LogError, Logged, Received, StreamRef};
 use crate::trust::{
-    DatabaseSecret, EnvelopeError, Identity, Kind, PAYLOAD_BYTES_MAX, RandomError, Sealing, Seq,
-    StreamId, VerifiedEnvelope, random_bytes, seal, verify,
+    DatabaseSecret, Identity, Kind, PAYLOAD_BYTES_MAX, Sealing, Seq, StreamId, VerifiedEnvelope,
+    random_bytes, seal, verify,
 };
+
+mod error;
+
+pub use error::ReplicaError;
 
 /// About how many rows one envelope carries, where transactions allow.
 const ENVELOPE_ROWS: u64 = 20_000;
@@ -49,70 +53,6 @@ pub struct Replica {
     changes_count: u64,
     /// Whether own changes may wait although nobody else committed.
     is_stale: bool,
-}
-
-/// Why a replica could not do what was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReplicaError {
-    /// The user's database could not be read or written.
-    #[error("cannot use `{}`", path.display())]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// The extension that was named could not be loaded, or is no cr-sqlite.
-    #[error("`{}` cannot be used as a cr-sqlite extension", path.display())]
-    Extension {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// The database was served with the other layer before.
-    #[error("it was served {} until now", if *with_extension { "with --crr-extension" } else { "without --crr-extension" })]
-    OtherLayer {
-        /// Whether that was a loaded cr-sqlite.
-        with_extension: bool,
-    },
-    /// Something in it cannot be read as tracked.
-    #[error(transparent)]
-    Export(#[from] sqlite::ExportError),
-    /// What was written could not be folded.
-    #[error(transparent)]
-    Fold(#[from] sqlite::FoldError),
-    /// A table could not be tracked.
-    #[error(transparent)]
-    Track(#[from] sqlite::TrackError),
-    /// The shadow tables could not be made.
-    #[error(transparent)]
-    Open(#[from] sqlite::OpenError),
-    /// A changeset could not be read or merged.
-    #[error(transparent)]
-    Import(#[from] sqlite::ImportError),
-    /// A snapshot's changes could not be merged.
-    #[error("what the snapshot holds does not merge: {reason}")]
-    Whole {
-        /// Why.
-        reason: String,
-    },
-    /// The log failed.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// An own change could not be sealed.
-    #[error("a transaction could not be sealed")]
-    Seal(#[source] EnvelopeError),
-    /// A peer sent something that is no envelope of this database.
-    #[error("an envelope was refused")]
-    Refused(#[source] EnvelopeError),
-    /// No random bytes.
-    #[error(transparent)]
-    Random(#[from] RandomError),
-    /// A number in the log is not what was stored there.
-    #[error("the log's cursor is damaged; move the log away and sync again")]
-    Cursor,
 }
 
 impl Replica {
@@ -614,15 +554,6 @@ type Payload = (Vec<u8>, VersionVector);
 /// What the log remembers of own changes: whose, and up to where they are sealed.
 fn cursor(site: SiteId, until: Hlc) -> Vec<u8> {
     [&site.0[..], &until.to_bits().to_be_bytes()].concat()
-}
-
-impl From<rusqlite::Error> for ReplicaError {
-    fn from(source: rusqlite::Error) -> Self {
-        ReplicaError::Database {
-            path: PathBuf::from("the database"),
-            source,
-        }
-    }
 }
 
 #[cfg(test)]
