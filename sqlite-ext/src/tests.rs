@@ -7,6 +7,8 @@ use syncline_crdt::{
 
 use crate::*;
 
+mod rivals;
+
 const NOW: u64 = EPOCH_UNIX_MS + 1_000_000_000;
 
 /// A database in memory with a connection that also has the SQL functions.
