@@ -7,6 +7,7 @@ use rusqlite::{Connection, Error, Result};
 use syncline_crdt::VersionVector;
 
 use crate::apply::STATEMENTS_COUNT;
+use crate::crsql;
 use crate::{
     TableOptions, Tracked, digest, export, fold, import, is_prepared, leave, prepare, site_id,
     track, untrack, version_vector,
@@ -26,6 +27,8 @@ use crate::{
 /// | `syncline_digest()` | 64 hexadecimal digits, equal on converged replicas |
 /// | `syncline_site_id()` | the 16 bytes that name this replica |
 /// | `syncline_version()` | the version of this library |
+///
+/// And cr-sqlite's functions and tables, whose names begin with `crsql_`.
 ///
 /// # Errors
 ///
@@ -90,7 +93,8 @@ pub fn register(conn: &Connection) -> Result<()> {
     })?;
     add(conn, "syncline_version", 0, |_, _| {
         Ok(env!("CARGO_PKG_VERSION"))
-    })
+    })?;
+    crsql::register(conn)
 }
 
 fn tracked(conn: &Connection, table: &str, options: &TableOptions) -> Result<String> {

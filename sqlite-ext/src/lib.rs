@@ -18,6 +18,7 @@ mod apply;
 mod candidate;
 mod capture;
 mod clocks;
+mod crsql;
 mod digest;
 mod export;
 mod fold;

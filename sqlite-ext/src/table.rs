@@ -322,7 +322,7 @@ pub(crate) fn list(items: impl Iterator<Item = String>, separator: &str) -> Stri
     items.collect::<Vec<_>>().join(separator)
 }
 
-fn free_rowid_name(info: &TableInfo) -> Result<String, TableError> {
+pub(crate) fn free_rowid_name(info: &TableInfo) -> Result<String, TableError> {
     let is_taken = |name: &str| {
         info.columns
             .iter()

@@ -1,0 +1,15 @@
+//! cr-sqlite's SQL surface, so that a program written for it can load Syncline in its place.
+
+use rusqlite::{Connection, Result};
+
+mod fractional;
+mod identity;
+mod order_key;
+mod pack;
+
+/// Adds the functions and modules to a connection.
+pub(crate) fn register(conn: &Connection) -> Result<()> {
+    identity::register(conn)?;
+    pack::register(conn)?;
+    fractional::register(conn)
+}
