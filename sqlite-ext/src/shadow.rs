@@ -21,6 +21,7 @@ const TABLES: &str = "
     CREATE TABLE syncline_tables(
         id INTEGER PRIMARY KEY,
         watermark INTEGER NOT NULL,
+        ceiling INTEGER NOT NULL,
         name TEXT NOT NULL UNIQUE COLLATE NOCASE,
         site INTEGER NOT NULL,
         version INTEGER NOT NULL,

@@ -28,6 +28,7 @@ pub(crate) struct Column {
     pub(crate) placeholder: Option<&'static str>,
     /// Whether `1` and `1.0` are different values in it.
     pub(crate) keeps_number_types: bool,
+    pub(crate) is_not_null: bool,
 }
 
 /// A tracked table.
@@ -282,6 +283,7 @@ impl ColumnInfo {
             lane,
             placeholder: needs_placeholder.then_some(affinity.placeholder()),
             keeps_number_types: affinity == Affinity::Blob,
+            is_not_null: self.is_not_null,
         }
     }
 }

@@ -188,8 +188,8 @@ pub(crate) fn register(
     tracked: Clock,
 ) -> Result<Table, TrackError> {
     // A table that was dropped and made anew leaves its old shadow behind.
-    let add = "INSERT INTO syncline_tables(name, site, version, watermark, options)
-        VALUES(?1, ?2, ?3, ?4, ?5) RETURNING id";
+    let add = "INSERT INTO syncline_tables(name, site, version, watermark, ceiling, options)
+        VALUES(?1, ?2, ?3, ?4, ?4, ?5) RETURNING id";
     let (site, version) = (tracked.site, version_to(tracked.version));
     let values = params![
         info.name,
