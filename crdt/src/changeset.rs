@@ -12,6 +12,13 @@ pub struct Changeset {
     pub since: VersionVector,
     /// What the reader has seen afterwards.
     pub until: VersionVector,
+    /// Up to where the sender has forgotten which rows were deleted; empty if it never did. Whoever
+    /// merges the changeset forgets them too, because a key that is used again begins at its first
+    /// life where its death is forgotten.
+    pub collected: VersionVector,
+    /// What the sender had seen when it forgot them: everything that could bring such a row back.
+    /// It covers `collected`.
+    pub settled: VersionVector,
     /// Tables that were tracked in between.
     pub schemas: Vec<TableSchema>,
     /// The changes, table by table.

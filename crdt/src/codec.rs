@@ -80,6 +80,8 @@ impl Changeset {
         let mut writer = Writer::new();
         writer.vector(&self.since);
         writer.vector(&self.until);
+        writer.vector(&self.collected);
+        writer.vector(&self.settled);
         writer.length(self.schemas.len());
         for schema in &self.schemas {
             put_bytes(&mut writer.bytes, schema.name.as_bytes());
@@ -114,6 +116,11 @@ impl Changeset {
         reader.sites()?;
         let since = reader.vector()?;
         let until = reader.vector()?;
+        let collected = reader.vector()?;
+        let settled = reader.vector()?;
+        if !settled.covers(&collected) {
+            return Err(reader.invalid("deletions are seen before they are forgotten"));
+        }
         let schemas = reader.list(4, |reader| {
             let name = reader.name()?;
             let stamp = reader.stamp()?;
@@ -133,6 +140,8 @@ impl Changeset {
         Ok(Changeset {
             since,
             until,
+            collected,
+            settled,
             schemas,
             tables,
         })

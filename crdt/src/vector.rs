@@ -49,6 +49,17 @@ impl VersionVector {
             .all(|(site, version)| self.version(site) >= version)
     }
 
+    /// Returns what both have seen.
+    pub fn meet(&self, other: &VersionVector) -> Self {
+        let both = |(site, version): (SiteId, Hlc)| (site, version.min(other.version(site)));
+        self.iter().map(both).collect()
+    }
+
+    /// Whether nothing is seen.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Returns the sites with a version above zero, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (SiteId, Hlc)> + '_ {
         self.entries.iter().map(|(site, version)| (*site, *version))

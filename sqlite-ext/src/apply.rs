@@ -2,12 +2,15 @@
 
 mod merging;
 
+use std::collections::BTreeMap;
+
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use syncline_crdt::{Changeset, DecodeError, Hlc, SiteId, TableChanges, TableSchema};
 
 use crate::candidate::candidates;
 use crate::clocks::Clock;
+use crate::collect::{self, Past, Rejoin, Standing};
 use crate::options::{OptionsError, TableOptions};
 use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
@@ -64,6 +67,12 @@ pub enum ImportError {
         /// Whose changes.
         site: SiteId,
     },
+    /// Rows were deleted and forgotten that may be here, and the changeset does not name the rest.
+    #[error(
+        "its sender has forgotten deletions that are not known here: import a whole export of it, \
+         syncline_export() without an argument; what was written here is kept"
+    )]
+    Collected,
     /// Its time is too far ahead of this clock.
     #[error(
         "it was written {ahead_ms} ms ahead of this device's clock: correct the clock that is \
@@ -151,17 +160,35 @@ pub fn import_changeset(
             rows_count: changeset.rows_count(),
             ..Default::default()
         };
+        let standing = collect::follow(conn, changeset)?;
+        let mut past = Past::of(conn)?;
+        if standing == Standing::Behind {
+            for table in &changeset.tables {
+                parked::drop_seen(conn, &table.name, &changeset.until)?;
+            }
+        }
+        past.rejoin = (standing == Standing::Behind).then(|| Rejoin {
+            until: changeset.until.clone(),
+            met: BTreeMap::new(),
+        });
         for table in &changeset.schemas {
             if take_up(conn, table)? {
                 report.tables_created.push(table.name.clone());
             }
         }
-        report.changed_count = merge_tables(conn, &changeset.tables)?;
+        report.changed_count = merge_tables(conn, &changeset.tables, &mut past)?;
+        if let Some(rejoin) = &past.rejoin {
+            let names = changeset.schemas.iter().map(|schema| &schema.name);
+            report.changed_count += merging::sweep(conn, names, rejoin)?;
+        }
         let mut sites = Sites::load(conn)?;
         for (site, version) in changeset.until.iter() {
             let ordinal = sites.ordinal(conn, site)?;
             shadow::advance(conn, ordinal, version)?;
             shadow::observe(conn, version)?;
+        }
+        if standing != Standing::Level {
+            collect::note(conn, &changeset.collected, &changeset.settled)?;
         }
         Ok(report)
     })
@@ -251,7 +278,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError>
     let options = TableOptions::parse(&schema.options)?;
     options.check(&info)?;
     track::register(conn, &info, &options, tracked)?;
-    parked::replay(conn, &schema.name)?;
+    parked::replay(conn, &schema.name, Past::default())?;
     Ok(true)
 }
 
@@ -260,6 +287,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError>
 pub(crate) fn merge_tables(
     conn: &Connection,
     tables: &[TableChanges],
+    past: &mut Past,
 ) -> Result<usize, ImportError> {
     let _quiet = Quiet::begin(conn)?;
     let mut sites = Sites::load(conn)?;
@@ -270,11 +298,16 @@ pub(crate) fn merge_tables(
             None => None,
         };
         let Some(table) = table else {
-            parked::park(conn, changes)?;
+            let mut changes = changes.clone();
+            // What is settled was parked before, or is of a row that is forgotten.
+            changes.groups.retain(|group| !past.has(group.stamp));
+            if !changes.groups.is_empty() {
+                parked::park(conn, &changes)?;
+            }
             continue;
         };
         watermark::settle(conn, &table)?;
-        let mut merging = Merging::new(conn, &table, changes)?;
+        let mut merging = Merging::new(conn, &table, changes, past)?;
         for group in &changes.groups {
             let site = sites.ordinal(conn, group.stamp.site)?;
             merging.group(group, site, &sites)?;

@@ -10,6 +10,7 @@ use syncline_crdt::{
 };
 
 use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
+use crate::collect;
 use crate::fold::read_folded;
 use crate::shadow::{OWN, OpenError, Sites, in_snapshot, is_prepared, version_from, version_to};
 use crate::table::{RowKey, Table};
@@ -31,6 +32,12 @@ pub enum ExportError {
     /// Pending writes could not be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
+    /// The reader lacks deletions that are forgotten here.
+    #[error(
+        "deletions were forgotten here that this replica has not seen: give it everything, \
+         syncline_export() without an argument; what it wrote is kept"
+    )]
+    Collected,
     /// No table is tracked, so there is nothing to send.
     #[error("no table is tracked: call syncline_track('table') first")]
     NothingTracked,
@@ -40,7 +47,7 @@ pub enum ExportError {
 ///
 /// # Errors
 ///
-/// [`ExportError::NothingTracked`], or if SQLite fails.
+/// [`ExportError::NothingTracked`], [`ExportError::Collected`], or if SQLite fails.
 pub fn export(
     conn: &Connection,
     since: &VersionVector,
@@ -52,6 +59,10 @@ pub fn export(
 fn read_since(conn: &Connection, since: &VersionVector) -> Result<Changeset, ExportError> {
     if !is_prepared(conn)? {
         return Err(ExportError::NothingTracked);
+    }
+    let (collected, _) = collect::vectors(conn)?;
+    if !since.is_empty() && !since.covers(&collected) {
+        return Err(ExportError::Collected);
     }
     let sites = Sites::load(conn)?;
     let until: VersionVector = sites
@@ -173,9 +184,12 @@ fn read(
             dirty.entry(lane).or_default().push(Range::read(row)?);
         }
     }
+    let (collected, settled) = collect::vectors(conn)?;
     let mut changeset = Changeset {
         since,
         until,
+        collected,
+        settled,
         ..Changeset::default()
     };
     for table in Table::all(conn)? {

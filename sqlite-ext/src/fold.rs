@@ -11,6 +11,7 @@ use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
 
 use crate::capture::{DELETED, WHOLE};
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
+use crate::collect::Past;
 use crate::heal;
 use crate::parked;
 use crate::rows::{self, key_from};
@@ -69,7 +70,7 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
             }
             // After the notes: what waited must meet the rows as they are.
             if table.columns.len() > known_count {
-                parked::replay(conn, &table.name).map_err(changed)?;
+                parked::replay(conn, &table.name, Past::of(conn)?).map_err(changed)?;
             }
         }
         Ok(version)

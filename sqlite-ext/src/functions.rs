@@ -9,8 +9,8 @@ use syncline_crdt::VersionVector;
 use crate::apply::STATEMENTS_COUNT;
 use crate::crsql;
 use crate::{
-    TableOptions, Tracked, digest, export, fold, import, is_prepared, leave, prepare, site_id,
-    track, untrack, version_vector,
+    TableOptions, Tracked, collect, digest, export, fold, import, is_prepared, leave, prepare,
+    site_id, track, untrack, version_vector,
 };
 
 /// Adds the SQL functions to a connection.
@@ -23,6 +23,8 @@ use crate::{
 /// | `syncline_leave()` | what happened, as text |
 /// | `syncline_export([since])` | a changeset: all changes, or those after a version vector |
 /// | `syncline_import(changeset)` | the number of rows that look different now |
+/// | `syncline_collect(vector, …)` | how many deletions were forgotten that all have seen, given
+///   what each other replica has seen |
 /// | `syncline_version_vector()` | what this replica has seen, as a blob |
 /// | `syncline_digest()` | 64 hexadecimal digits, equal on converged replicas |
 /// | `syncline_site_id()` | the 16 bytes that name this replica |
@@ -73,6 +75,19 @@ pub fn register(conn: &Connection) -> Result<()> {
         )?;
         let report = import(conn, bytes, now_unix_ms()).map_err(user)?;
         Ok(i64::try_from(report.changed_count).unwrap_or(i64::MAX))
+    })?;
+    add(conn, "syncline_collect", -1, |conn, context| {
+        let wants = "the syncline_version_vector() of each other replica";
+        if context.is_empty() {
+            return Err(usage(&format!("syncline_collect takes {wants}, blobs")));
+        }
+        let member = |at| {
+            let bytes = blob_at(context, at, "syncline_collect", wants)?;
+            VersionVector::decode(bytes).map_err(user)
+        };
+        let members: Vec<_> = (0..context.len()).map(member).collect::<Result<_>>()?;
+        let count = collect(conn, &members, now_unix_ms()).map_err(user)?;
+        Ok(i64::try_from(count).unwrap_or(i64::MAX))
     })?;
     add(conn, "syncline_version_vector", 0, |conn, _| {
         fold(conn, now_unix_ms()).map_err(user)?;
@@ -139,8 +154,17 @@ fn name_argument(context: &Context<'_>) -> Result<String> {
 }
 
 fn blob_argument<'a>(context: &'a Context<'_>, function: &str, wants: &str) -> Result<&'a [u8]> {
+    blob_at(context, 0, function, wants)
+}
+
+fn blob_at<'a>(
+    context: &'a Context<'_>,
+    at: usize,
+    function: &str,
+    wants: &str,
+) -> Result<&'a [u8]> {
     let wrong = |_| usage(&format!("{function} takes {wants}, a blob"));
-    context.get_raw(0).as_blob().map_err(wrong)
+    context.get_raw(at).as_blob().map_err(wrong)
 }
 
 fn usage(message: &str) -> Error {

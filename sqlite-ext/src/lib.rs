@@ -18,6 +18,7 @@ mod apply;
 mod candidate;
 mod capture;
 mod clocks;
+mod collect;
 mod crsql;
 mod digest;
 mod export;
@@ -40,6 +41,7 @@ mod watermark;
 
 pub use apply::{ImportError, ImportReport, import, import_changeset};
 pub use candidate::{Candidate, Limit, Obstacle, candidates};
+pub use collect::{CollectError, collect};
 pub use digest::digest;
 pub use export::{ExportError, export, export_own};
 pub use fold::{FoldError, fold};

@@ -1,9 +1,15 @@
 //! Changes to tables and columns that are not here yet: kept until they are, and passed on.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, params};
-use syncline_crdt::{Changeset, Stamp, TableChanges};
+use syncline_crdt::{
+    CausalLength, Changeset, Group, GroupKind, SiteId, Stamp, TableChanges, Value, VersionVector,
+};
 
 use crate::apply::{ImportError, merge_tables};
+use crate::collect::Past;
+use crate::table::canonical;
 use crate::track::TrackError;
 
 /// Keeps a table's changes for later.
@@ -21,17 +27,19 @@ pub(crate) fn park(conn: &Connection, table: &TableChanges) -> rusqlite::Result<
     Ok(())
 }
 
-/// Merges what waited for a table. What of it still has no place is parked again; merging the rest
-/// a second time changes nothing.
-pub(crate) fn replay(conn: &Connection, name: &str) -> Result<(), TrackError> {
+/// Merges what waited for a table; `past` is empty if no row of the table was here before. What of
+/// it still has no place is parked again; merging the rest a second time
+/// changes nothing.
+pub(crate) fn replay(conn: &Connection, name: &str, past: Past) -> Result<(), TrackError> {
     let take = "DELETE FROM syncline_parked WHERE name = ?1 RETURNING changes";
     let mut statement = conn.prepare_cached(take)?;
     let waiting = statement.query_map([name], |row| row.get::<_, Vec<u8>>(0))?;
     let waiting: Vec<Vec<u8>> = waiting.collect::<Result<_, _>>()?;
+    let mut past = past;
     for bytes in waiting {
         let merged = Changeset::decode(&bytes)
             .map_err(ImportError::from)
-            .and_then(|changeset| merge_tables(conn, &changeset.tables));
+            .and_then(|changeset| merge_tables(conn, &changeset.tables, &mut past));
         merged.map_err(|error| TrackError::Parked(Box::new(error)))?;
     }
     Ok(())
@@ -43,13 +51,8 @@ pub(crate) fn changes(
     conn: &Connection,
     is_new: impl Fn(Stamp) -> bool,
 ) -> rusqlite::Result<Vec<TableChanges>> {
-    let all = "SELECT changes FROM syncline_parked ORDER BY id";
-    let mut statement = conn.prepare_cached(all)?;
-    let mut rows = statement.query([])?;
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let bytes: Vec<u8> = row.get(0)?;
-        let parked = Changeset::decode(&bytes).expect("parked changes were encoded here");
+    for (_, parked) in all(conn)? {
         for mut table in parked.tables {
             table.groups.retain(|group| is_new(group.stamp));
             if !table.groups.is_empty() {
@@ -58,4 +61,115 @@ pub(crate) fn changes(
         }
     }
     Ok(found)
+}
+
+/// Removes a table's parked changes up to `until`, before all that a replica has which has seen
+/// them is merged: it passes on what still counts.
+pub(crate) fn drop_seen(
+    conn: &Connection,
+    name: &str,
+    until: &VersionVector,
+) -> rusqlite::Result<()> {
+    for (id, mut changes) in all(conn)? {
+        for table in changes.tables.iter_mut().filter(|table| table.name == name) {
+            table
+                .groups
+                .retain(|group| group.stamp.version > until.version(group.stamp.site));
+        }
+        store(conn, id, changes)?;
+    }
+    Ok(())
+}
+
+/// A row among parked changes: its table, which site made it, its key.
+type Name = (String, SiteId, Vec<Value>);
+
+/// Removes the deletions up to `below` and, of the rows they name, all that is settled. Returns how
+/// many deletions there were, and notes the latest of each site in `collected`.
+pub(crate) fn forget(
+    conn: &Connection,
+    below: &VersionVector,
+    settled: &VersionVector,
+    collected: &mut VersionVector,
+) -> rusqlite::Result<usize> {
+    let parked = all(conn)?;
+    let mut dead: BTreeMap<Name, CausalLength> = BTreeMap::new();
+    for table in parked.iter().flat_map(|(_, changes)| &changes.tables) {
+        let is_stable = |group: &&Group| {
+            group.kind == GroupKind::Life
+                && !group.causal_length.is_alive()
+                && group.stamp.version <= below.version(group.stamp.site)
+        };
+        for group in table.groups.iter().filter(is_stable) {
+            collected.advance(group.stamp.site, group.stamp.version);
+            for row in group.values.chunks(table.key_columns.len()) {
+                let length = dead.entry(name(table, group, row)).or_default();
+                *length = group.causal_length.max(*length);
+            }
+        }
+    }
+    if dead.is_empty() {
+        return Ok(0);
+    }
+    for (id, mut changes) in parked {
+        for table in &mut changes.tables {
+            drop_rows(table, &dead, settled);
+        }
+        store(conn, id, changes)?;
+    }
+    Ok(dead.len())
+}
+
+fn all(conn: &Connection) -> rusqlite::Result<Vec<(i64, Changeset)>> {
+    let all = "SELECT id, changes FROM syncline_parked ORDER BY id";
+    let mut statement = conn.prepare_cached(all)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let decode = |row: rusqlite::Result<(i64, Vec<u8>)>| {
+        let (id, bytes) = row?;
+        let changes = Changeset::decode(&bytes).expect("parked changes were encoded here");
+        Ok((id, changes))
+    };
+    rows.map(decode).collect()
+}
+
+/// Stores what is left of parked changes.
+fn store(conn: &Connection, id: i64, mut changes: Changeset) -> rusqlite::Result<()> {
+    changes.tables.retain(|table| !table.groups.is_empty());
+    if changes.tables.is_empty() {
+        let delete = "DELETE FROM syncline_parked WHERE id = ?1";
+        conn.prepare_cached(delete)?.execute([id])?;
+    } else {
+        let update = "UPDATE syncline_parked SET changes = ?2 WHERE id = ?1";
+        conn.prepare_cached(update)?
+            .execute(params![id, changes.encode()])?;
+    }
+    Ok(())
+}
+
+fn name(table: &TableChanges, group: &Group, row: &[Value]) -> Name {
+    let key = canonical(&row[..table.key_columns.len()]);
+    (table.name.clone(), group.born, key)
+}
+
+/// Takes from a table's changes what belongs to rows that are dead, up to the life that ended.
+fn drop_rows(
+    table: &mut TableChanges,
+    dead: &BTreeMap<Name, CausalLength>,
+    settled: &VersionVector,
+) {
+    let mut groups = std::mem::take(&mut table.groups);
+    for group in &mut groups {
+        if settled.version(group.stamp.site) < group.stamp.version {
+            continue;
+        }
+        let width = table.key_columns.len() + group.columns.len();
+        let stays = |row: &&[Value]| {
+            let ended = dead.get(&name(table, group, row));
+            ended.is_none_or(|ended| group.causal_length > *ended)
+        };
+        let values = group.values.chunks(width).filter(stays);
+        group.values = values.flatten().cloned().collect();
+    }
+    groups.retain(|group| !group.values.is_empty());
+    table.groups = groups;
 }

@@ -16,7 +16,9 @@ const TABLES: &str = "
     CREATE TABLE syncline_sites(
         ordinal INTEGER PRIMARY KEY,
         site_id BLOB NOT NULL UNIQUE,
-        version INTEGER NOT NULL DEFAULT 0
+        version INTEGER NOT NULL DEFAULT 0,
+        collected INTEGER NOT NULL DEFAULT 0,
+        settled INTEGER NOT NULL DEFAULT 0
     );
     CREATE TABLE syncline_tables(
         id INTEGER PRIMARY KEY,

@@ -8,6 +8,7 @@ use syncline_crdt::{
 use crate::*;
 
 mod capturing;
+mod collect;
 mod rivals;
 
 const NOW: u64 = EPOCH_UNIX_MS + 1_000_000_000;

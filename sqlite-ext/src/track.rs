@@ -6,6 +6,7 @@ use syncline_crdt::{Hlc, Stamp, pack_key};
 use crate::candidate::{Obstacle, obstacle};
 use crate::capture::{self, LANES_MAX};
 use crate::clocks::{self, Clock, Lane, ROW};
+use crate::collect::Past;
 use crate::fold::{FoldError, fold};
 use crate::options::{OptionsError, TableOptions};
 use crate::parked;
@@ -175,7 +176,7 @@ fn begin(
             },
         )?;
         let rows_count = backfill(conn, &table, next)?;
-        parked::replay(conn, &table.name)?;
+        parked::replay(conn, &table.name, Past::default())?;
         Ok(Tracked::Begun { rows_count })
     })
 }

@@ -102,16 +102,21 @@ fn changeset() -> impl Strategy<Value = Changeset> {
     });
     let schemas = prop::collection::vec(schema, 0..2);
     (
-        vector(),
-        vector(),
+        [vector(), vector(), vector(), vector()],
         schemas,
         prop::collection::vec(table, 0..3),
     )
-        .prop_map(|(since, until, schemas, tables)| Changeset {
-            since,
-            until,
-            schemas,
-            tables,
+        .prop_map(|([since, until, collected, seen], schemas, tables)| {
+            let mut settled = seen;
+            settled.join(&collected);
+            Changeset {
+                since,
+                until,
+                collected,
+                settled,
+                schemas,
+                tables,
+            }
         })
 }
 

@@ -89,8 +89,8 @@ pub(super) fn export_own(
     Ok(Some(Changeset {
         since: VersionVector::of(own, after),
         until: VersionVector::of(own, until),
-        schemas: vec![],
         tables: changes.finish(),
+        ..Changeset::default()
     }))
 }
 
@@ -104,8 +104,8 @@ pub(super) fn export_all(conn: &Connection) -> rusqlite::Result<Changeset> {
     Ok(Changeset {
         since: VersionVector::new(),
         until: version_vector(conn)?,
-        schemas: vec![],
         tables: changes.finish(),
+        ..Changeset::default()
     })
 }
 

@@ -1,5 +1,9 @@
 //! The merge of one table's changes: fetch what is here, let `crdt` decide, write.
 
+mod rejoin;
+
+pub(super) use rejoin::sweep;
+
 use rusqlite::{Connection, OptionalExtension, ToSql, params_from_iter};
 use syncline_crdt::{
     CausalLength, CellOutcome, Group, GroupKind, LifeOutcome, TableChanges, Value, merge_cell,
@@ -8,6 +12,7 @@ use syncline_crdt::{
 
 use super::{ImportError, written};
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
+use crate::collect::Past;
 use crate::rows;
 use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table, list};
@@ -27,6 +32,8 @@ pub(super) struct Merging<'a> {
     /// Whether a column lane has entries, so that most lookups can be left out.
     used: Vec<bool>,
     lives: bool,
+    /// What is known of rows that are not here.
+    past: &'a mut Past,
     /// Rows that were made and share a clock that is not stored yet.
     fresh: Option<Fresh>,
     /// Rows that look different.
@@ -63,6 +70,7 @@ impl<'a> Merging<'a> {
         conn: &'a Connection,
         table: &'a Table,
         changes: &TableChanges,
+        past: &'a mut Past,
     ) -> Result<Self, ImportError> {
         let here = table.key_columns.iter().map(|column| column.name.clone());
         let same = |a: &String, b: &String| a.eq_ignore_ascii_case(b);
@@ -95,6 +103,7 @@ impl<'a> Merging<'a> {
             columns: changes.columns.iter().map(find).collect(),
             used: table.columns.iter().map(used).collect::<Result<_, _>>()?,
             lives: clocks::is_used(conn, lane(LIFE))?,
+            past,
             fresh: None,
             changed_count: 0,
             lacking: Vec::new(),
@@ -131,12 +140,18 @@ impl<'a> Merging<'a> {
             clock: written(site, group.stamp.version),
         };
         for values in group.values.chunks(key_count + group.columns.len()) {
-            let met = self.meet(&values[..key_count], values)?;
+            let mut met = self.meet(&values[..key_count], values)?;
+            if self.past.rejoin.is_some() {
+                self.rejoin(&mut met, group, sites)?;
+            }
             let local = match (&met.life, &met.place) {
                 (Some(life), _) => length(life),
                 (None, Some(_)) => CausalLength::FIRST,
                 (None, None) => CausalLength::UNKNOWN,
             };
+            if local == CausalLength::UNKNOWN && self.past.has(group.stamp) {
+                continue;
+            }
             let lives = group.causal_length.get();
             if lives > local.get() + LEAP_MAX {
                 return Err(ImportError::Leap {
