@@ -273,10 +273,7 @@ fn a_ticket_that_is_none_is_refused_and_says_why() {
 #[test]
 fn a_file_that_cannot_take_part_is_refused_and_says_why() {
     let room = room();
-    room.execute(
-        "app.db",
-        "CREATE TABLE user(id TEXT PRIMARY KEY, email TEXT UNIQUE)",
-    );
+    room.execute("app.db", "CREATE TABLE user(email TEXT UNIQUE)");
     fs::write(
         room.path("letter.txt"),
         "Dear SQLite, this is not a database.".repeat(200),
@@ -307,8 +304,8 @@ fn a_file_that_cannot_take_part_is_refused_and_says_why() {
         &["share", "app.db", "--table", "user"],
         1,
         "error: could not share `app.db`\n  \
-           caused by: cannot track `user`: UNIQUE(email) cannot be kept across devices yet: \
-             drop that index or leave the table local\n\
+           caused by: cannot track `user`: it has no primary key: declare one, so that \
+             devices can tell its rows apart\n\
          hint: leave that table out: it stays local, and the others sync\n",
     );
     for command in ["serve", "status", "ticket"] {

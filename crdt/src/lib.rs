@@ -7,6 +7,7 @@
 //! - [`Hlc`] and [`Stamp`] say when and where a cell was written, [`CausalLength`] how often a row
 //!   was created and deleted.
 //! - [`merge_life`] and [`merge_cell`] are the merge: total, and the same on every replica.
+//! - [`settle_claims`] decides which of the rows that a constraint admits once are shown.
 //! - [`Changeset`] carries changes between replicas, [`VersionVector`] says what one has seen.
 //! - [`Digest`] is equal on replicas that converged.
 
@@ -14,6 +15,7 @@
 
 mod changeset;
 mod codec;
+mod contest;
 mod digest;
 mod merge;
 mod stamp;
@@ -25,6 +27,7 @@ pub use codec::{
     CHANGESET_BYTES_MAX, COLUMNS_COUNT_MAX, DecodeError, NAME_BYTES_MAX, OPTIONS_BYTES_MAX,
     ROW_BYTES_MAX, pack_key, unpack_key,
 };
+pub use contest::{Arena, Claim, settle_claims};
 pub use digest::{Digest, RowHasher};
 pub use merge::{CellOutcome, LifeOutcome, merge_cell, merge_life};
 pub use stamp::{CAUSAL_LENGTH_MAX, CausalLength, DRIFT_MS_MAX, EPOCH_UNIX_MS, Hlc, SiteId, Stamp};

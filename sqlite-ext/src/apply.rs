@@ -11,6 +11,7 @@ use syncline_crdt::{Changeset, DecodeError, Hlc, SiteId, TableChanges, TableSche
 use crate::candidate::candidates;
 use crate::clocks::Clock;
 use crate::collect::{self, Past, Rejoin, Standing};
+use crate::constraints::{self, Touched};
 use crate::options::{OptionsError, TableOptions};
 use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
@@ -190,6 +191,7 @@ pub fn import_changeset(
         if standing != Standing::Level {
             collect::note(conn, &changeset.collected, &changeset.settled)?;
         }
+        constraints::note_schema(conn)?;
         Ok(report)
     })
 }
@@ -292,6 +294,7 @@ pub(crate) fn merge_tables(
     let _quiet = Quiet::begin(conn)?;
     let mut sites = Sites::load(conn)?;
     let mut changed_count = 0;
+    let mut touched = Touched::default();
     for changes in tables {
         let table = match track::id_of(conn, &changes.name)? {
             Some(id) => Table::read(conn, id, &changes.name)?,
@@ -316,6 +319,7 @@ pub(crate) fn merge_tables(
         // What was added here is not the user's.
         watermark::raise(conn, &table)?;
         let groups = merging.lacking;
+        touched.add(table.id, merging.guard.into_touched());
         if !groups.is_empty() {
             parked::park(
                 conn,
@@ -326,12 +330,12 @@ pub(crate) fn merge_tables(
             )?;
         }
     }
-    Ok(changed_count)
+    Ok(changed_count + constraints::settle(conn, &touched)?)
 }
 
 /// Keeps triggers, foreign keys and CHECKs from acting on merged rows, and puts the connection back
 /// as it was.
-struct Quiet<'a> {
+pub(crate) struct Quiet<'a> {
     conn: &'a Connection,
     triggers: bool,
     foreign_keys: bool,
@@ -339,7 +343,7 @@ struct Quiet<'a> {
 }
 
 impl<'a> Quiet<'a> {
-    fn begin(conn: &'a Connection) -> rusqlite::Result<Self> {
+    pub(crate) fn begin(conn: &'a Connection) -> rusqlite::Result<Self> {
         let quiet = Quiet {
             conn,
             triggers: conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?,

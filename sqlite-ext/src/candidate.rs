@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::capture::LANES_MAX;
+use crate::constraints::unique;
 use crate::table::{KeyKind, TableInfo, list};
 use crate::value::quoted;
 
@@ -23,8 +24,8 @@ pub enum Obstacle {
         /// How many it has.
         count: usize,
     },
-    /// A UNIQUE index besides the primary key: two devices could each add a row that the other's
-    /// would break, and that is not resolved yet.
+    /// A unique index that names a function or a collation which only the application has: no other
+    /// program could tell which rows it admits.
     Unique {
         /// The indexed columns, with commas.
         columns: String,
@@ -63,7 +64,7 @@ impl fmt::Display for Obstacle {
             ),
             Obstacle::Unique { columns } => write!(
                 f,
-                "UNIQUE({columns}) cannot be kept across devices yet: drop that index or leave the table local"
+                "its unique index on ({columns}) names a function or a collation that only your application has: drop that index or leave the table local"
             ),
             Obstacle::Collation { columns } => write!(
                 f,
@@ -173,15 +174,7 @@ pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<
     if count > LANES_MAX || key.len() > usize::from(u8::MAX) {
         return Ok(Some(Obstacle::TooManyColumns { count }));
     }
-    let unique = "SELECT group_concat(name, ', ') FROM (
-        SELECT l.name AS index_name, i.name AS name
-        FROM pragma_index_list(?1, 'main') AS l, pragma_index_info(l.name, 'main') AS i
-        WHERE l.\"unique\" AND l.origin <> 'pk') GROUP BY index_name LIMIT 1";
-    let columns = conn
-        .prepare_cached(unique)?
-        .query_one([&info.name], |row| row.get(0))
-        .optional()?;
-    if let Some(columns) = columns {
+    if let Some(columns) = unique::foreign(conn, &info.name)? {
         return Ok(Some(Obstacle::Unique { columns }));
     }
     let collation = "SELECT group_concat(x.name, ', ')

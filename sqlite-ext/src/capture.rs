@@ -57,7 +57,7 @@ pub(crate) fn renew_insert(table: &Table, ceiling: i64) -> String {
 fn drop_triggers(table_id: i64) -> String {
     let drop = |event: String| format!("DROP TRIGGER IF EXISTS syncline_{table_id}_{event};");
     let updates = (0..LANES_MAX.div_ceil(COLUMNS_TOGETHER)).map(update_event);
-    let others = ["insert", "move", "delete"].map(str::to_owned);
+    let others = ["insert", "move", "delete", "displace", "displaced"].map(str::to_owned);
     list(others.into_iter().chain(updates).map(drop), "\n")
 }
 

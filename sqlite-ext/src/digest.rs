@@ -5,6 +5,7 @@ use syncline_crdt::{CausalLength, Digest, RowHasher};
 
 use crate::FoldError;
 use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
+use crate::constraints::store;
 use crate::fold::read_folded;
 use crate::rows;
 use crate::shadow::{Sites, is_prepared};
@@ -50,6 +51,9 @@ fn add_table(
     }
     let lives = clocks::is_used(conn, lane(LIFE))?;
     let mut hasher = RowHasher::default();
+    for place in store::places(conn, table.id)? {
+        add_parked(conn, sites, table, &by_name, &place, digest)?;
+    }
     let mut add = |place: RowKey, values: Vec<syncline_crdt::Value>| {
         let (key, cells) = values.split_at(table.key_columns.len());
         let life = if lives {
@@ -82,6 +86,37 @@ fn add_table(
     rows::for_each(conn, table, &by_name, span, |rowid, values| {
         add(RowKey::Rowid(rowid.unwrap_or_default()), values)
     })
+}
+
+/// Adds a row that lives and is not shown: the digest is that of the merged state.
+fn add_parked(
+    conn: &Connection,
+    sites: &Sites,
+    table: &Table,
+    by_name: &[usize],
+    place: &RowKey,
+    digest: &mut Digest,
+) -> rusqlite::Result<()> {
+    let Some(row) = store::at(conn, table.id, place)? else {
+        return Ok(());
+    };
+    let clock = |lane| {
+        let table_id = table.id;
+        clocks::at(conn, Lane { table_id, lane }, place)
+    };
+    let life = clock(LIFE)?.and_then(|clock| CausalLength::new(clock.causal_length));
+    let whole = clock(ROW)?.unwrap_or(Clock::UNWRITTEN);
+    let mut hasher = RowHasher::default();
+    let key = canonical(&row.key);
+    hasher.begin(&table.name, life.unwrap_or(CausalLength::FIRST), &key);
+    for at in by_name {
+        let column = &table.columns[*at];
+        let clock = clock(column.lane)?.unwrap_or(whole);
+        let stamp = sites.stamp(clock.site, clock.version);
+        hasher.cell(&column.name, stamp, &row.cell(column));
+    }
+    digest.add(hasher.finish());
+    Ok(())
 }
 
 /// All ranges of a lane, looked up in ascending order.

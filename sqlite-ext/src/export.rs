@@ -11,6 +11,7 @@ use syncline_crdt::{
 
 use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
 use crate::collect;
+use crate::constraints::store;
 use crate::fold::read_folded;
 use crate::shadow::{OWN, OpenError, Sites, in_snapshot, is_prepared, version_from, version_to};
 use crate::table::{RowKey, Table};
@@ -211,6 +212,7 @@ fn read(
             table: &table,
             groups: BTreeMap::new(),
             lives: false,
+            has_parked: store::any(conn, table.id)?,
         };
         reading.lives = clocks::is_used(conn, reading.lane(LIFE))?;
         let of_table = Lane {
@@ -253,6 +255,8 @@ struct Reading<'a> {
     groups: BTreeMap<Head, Vec<Value>>,
     /// Whether any row is not in its first life.
     lives: bool,
+    /// Whether any row is parked: it is sent like those that are shown.
+    has_parked: bool,
 }
 
 impl Reading<'_> {
@@ -361,7 +365,7 @@ impl Reading<'_> {
             columns: columns.to_vec(),
         };
         let mut first_lives = Vec::new();
-        rows::for_each(conn, table, columns, (first, last), |_, values| {
+        let mut each = |values: Vec<Value>| {
             if !lives {
                 first_lives.extend(values);
                 return Ok(());
@@ -373,7 +377,16 @@ impl Reading<'_> {
                 .or_default()
                 .extend(values);
             Ok(())
+        };
+        rows::for_each(conn, table, columns, (first, last), |_, values| {
+            each(values)
         })?;
+        if self.has_parked {
+            store::for_each(conn, table.id, (first, last), |_, row| {
+                let cells = columns.iter().map(|at| row.cell(&table.columns[*at]));
+                each(row.key.iter().cloned().chain(cells).collect())
+            })?;
+        }
         if !first_lives.is_empty() {
             groups
                 .entry(head(CausalLength::FIRST))

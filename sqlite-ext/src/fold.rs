@@ -12,6 +12,7 @@ use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
 use crate::capture::{DELETED, WHOLE};
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::collect::Past;
+use crate::constraints::{self, Touched};
 use crate::heal;
 use crate::parked;
 use crate::rows::{self, key_from};
@@ -51,10 +52,12 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
     in_savepoint(conn, || {
         heal::heal(conn)?;
         let mut version = None;
+        let mut touched = Touched::default();
         for table in Table::all(conn)? {
             let changed = |error| FoldError::Changed(Box::new(error));
             let known_count = table.columns.len();
             let table = refresh(conn, table, now_unix_ms).map_err(changed)?;
+            touched.add(table.id, constraints::refresh(conn, &table)?);
             let notes = Notes::take(conn, &table)?;
             if !notes.is_empty() {
                 let version = match version {
@@ -67,12 +70,19 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
                     version,
                 }
                 .fold(&notes)?;
+                if constraints::store::any(conn, table.id)? {
+                    let rows = notes.rows(conn, &table)?;
+                    constraints::take_over(conn, &table, &rows)?;
+                    touched.add(table.id, rows);
+                }
             }
             // After the notes: what waited must meet the rows as they are.
             if table.columns.len() > known_count {
                 parked::replay(conn, &table.name, Past::of(conn)?).map_err(changed)?;
             }
         }
+        constraints::settle(conn, &touched)?;
+        constraints::note_schema(conn)?;
         Ok(version)
     })
 }
@@ -100,7 +110,7 @@ pub(crate) fn read_folded<T, E: From<FoldError> + From<rusqlite::Error>>(
 /// Whether anything is pending, or a table has columns that are not tracked: looked up without
 /// taking the lock for writing.
 fn has_work(conn: &Connection) -> Result<bool, FoldError> {
-    if heal::is_needed(conn)? {
+    if heal::is_needed(conn)? || constraints::is_outdated(conn)? {
         return Ok(true);
     }
     for table in Table::all(conn)? {
@@ -181,6 +191,31 @@ impl Notes {
         conn.prepare_cached(&format!("DELETE FROM {pending}"))?
             .execute([])?;
         Ok(notes)
+    }
+
+    /// Returns every row that is noted, by the key of its causal length.
+    fn rows(&self, conn: &Connection, table: &Table) -> rusqlite::Result<BTreeSet<RowKey>> {
+        let mut found = BTreeSet::new();
+        let deleted = self.deleted.iter();
+        found.extend(deleted.map(|(key, _)| table.life_key(key)));
+        for (first, last) in &self.deleted_runs {
+            found.extend((*first..=*last).map(RowKey::Rowid));
+        }
+        for Run { first, last, .. } in &self.written {
+            match (table.kind, first, last) {
+                (KeyKind::Integer, RowKey::Rowid(first), RowKey::Rowid(last)) => {
+                    found.extend((*first..=*last).map(RowKey::Rowid));
+                }
+                (KeyKind::Packed, first, _) => {
+                    found.insert(first.clone());
+                }
+                (_, first, last) => rows::for_each(conn, table, &[], (first, last), |_, key| {
+                    found.insert(table.life_key(&key));
+                    Ok(())
+                })?,
+            }
+        }
+        Ok(found)
     }
 
     fn is_empty(&self) -> bool {

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::capture::{self, DELETED, WHOLE};
 use crate::clocks::{self, LIFE, Lane, ROW};
+use crate::constraints;
 use crate::rows;
 use crate::table::{KeyKind, RowKey, Table, TableError, list};
 use syncline_crdt::{Value, unpack_key};
@@ -62,6 +63,7 @@ pub(crate) fn heal(conn: &Connection) -> Result<(), TableError> {
         let is_captured = is_captured(conn, &table)?;
         if !is_captured {
             conn.execute_batch(&capture::renew(&table))?;
+            constraints::capture(conn, &table)?;
         }
         if !is_captured || (!rowids_hold && table.kind == KeyKind::Rowid) {
             note_everything(conn, &table)?;
@@ -77,18 +79,14 @@ pub(crate) fn heal(conn: &Connection) -> Result<(), TableError> {
 fn note_everything(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     let (pending, name) = (table.pending(), table.quoted());
     conn.execute(&format!("DELETE FROM {pending}"), [])?;
-    let lane = |lane| Lane {
-        table_id: table.id,
-        lane,
-    };
     if table.kind == KeyKind::Rowid {
         // The rowids name nothing any more. Which rows are gone is not known: they stay elsewhere.
-        let rest = "DELETE FROM syncline_clocks WHERE table_id = ?1 AND lane <> ?2";
+        // Parked rows are named by their keys.
+        let rest = "DELETE FROM syncline_clocks
+            WHERE table_id = ?1 AND lane <> ?2 AND typeof(key) = 'integer'";
         conn.execute(rest, (table.id, LIFE))?;
     } else {
-        for range in clocks::all(conn, lane(ROW))? {
-            note_gone(conn, table, &range)?;
-        }
+        note_all_gone(conn, table)?;
     }
     let (into, fields) = match table.kind {
         KeyKind::Packed => {
@@ -109,7 +107,23 @@ fn note_everything(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Notes the rows of a range that are not in the table.
+/// Notes the rows that have clocks and are neither in the table nor parked. Where rows are named by
+/// a rowid of SQLite's own, the key of such a row is not known, and nothing is noted.
+pub(crate) fn note_all_gone(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
+    if table.kind == KeyKind::Rowid {
+        return Ok(());
+    }
+    let rows = Lane {
+        table_id: table.id,
+        lane: ROW,
+    };
+    for range in clocks::all(conn, rows)? {
+        note_gone(conn, table, &range)?;
+    }
+    Ok(())
+}
+
+/// Notes the rows of a range that are neither in the table nor parked.
 fn note_gone(conn: &Connection, table: &Table, range: &clocks::Range) -> rusqlite::Result<()> {
     let pending = table.pending();
     match (&range.first, &range.last) {
@@ -118,13 +132,15 @@ fn note_gone(conn: &Connection, table: &Table, range: &clocks::Range) -> rusqlit
             let gone = format!(
                 "WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
                  INSERT INTO {pending}(key, mask) SELECT i, {DELETED} FROM n
-                 WHERE NOT EXISTS (SELECT 1 FROM main.{name} WHERE {rowid} = i)"
+                 WHERE NOT EXISTS (SELECT 1 FROM main.{name} WHERE {rowid} = i)
+                 AND NOT EXISTS
+                    (SELECT 1 FROM syncline_parked_rows WHERE table_id = ?3 AND place = i)"
             );
-            conn.execute(&gone, (first, last))?;
+            conn.execute(&gone, (first, last, table.id))?;
         }
         (packed @ RowKey::Packed(bytes), _) => {
             let key: Vec<Value> = unpack_key(bytes).expect("keys in the clocks were packed here");
-            let mut is_there = false;
+            let mut is_there = constraints::store::contains(conn, table.id, packed)?;
             rows::for_each(conn, table, &[], (packed, packed), |_, _| {
                 is_there = true;
                 Ok(())

@@ -19,6 +19,7 @@ mod candidate;
 mod capture;
 mod clocks;
 mod collect;
+mod constraints;
 mod crsql;
 mod digest;
 mod export;

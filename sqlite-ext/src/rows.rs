@@ -52,6 +52,28 @@ pub(crate) fn for_each(
     Ok(())
 }
 
+/// Returns the statement that inserts a row with a key and some columns, in this order. Columns that
+/// nobody wrote yet get their default, and one without a default that must not be NULL gets an
+/// empty value; its clock says it is older than anything that arrives.
+pub(crate) fn insertion(table: &Table, columns: &[usize]) -> String {
+    let mut names: Vec<String> = table.key_columns.iter().map(|c| quoted(&c.name)).collect();
+    names.extend(columns.iter().map(|at| quoted(&table.columns[*at].name)));
+    let mut fields: Vec<String> = (1..=names.len()).map(|at| format!("?{at}")).collect();
+    if columns.len() < table.columns.len() {
+        for (at, column) in table.columns.iter().enumerate() {
+            if let Some(placeholder) = column.placeholder
+                && !columns.contains(&at)
+            {
+                names.push(quoted(&column.name));
+                fields.push(placeholder.to_owned());
+            }
+        }
+    }
+    let (name, names, fields) = (table.quoted(), names.join(", "), fields.join(", "));
+    // Stronger than an `ON CONFLICT` clause of the table, which could delete another row.
+    format!("INSERT OR ABORT INTO main.{name}({names}) VALUES({fields})")
+}
+
 /// Returns the place of the living row with this key.
 pub(crate) fn place(
     conn: &Connection,

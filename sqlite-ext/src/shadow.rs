@@ -3,7 +3,7 @@
 use rusqlite::{Connection, ErrorCode, params};
 use syncline_crdt::{Hlc, SiteId, Stamp, VersionVector};
 
-use crate::heal;
+use crate::{constraints, heal};
 
 /// The version of the shadow tables; `docs/storage.md` describes it.
 const FORMAT: i64 = 1;
@@ -46,6 +46,7 @@ const TABLES: &str = "
         PRIMARY KEY(table_id, lane, key)
     ) WITHOUT ROWID;
     CREATE TABLE syncline_parked(id INTEGER PRIMARY KEY, name TEXT NOT NULL, changes BLOB NOT NULL);
+    CREATE TABLE syncline_definitions(table_id INTEGER PRIMARY KEY, statements TEXT NOT NULL);
     CREATE TABLE syncline_canary(name TEXT PRIMARY KEY);
     CREATE INDEX syncline_clocks_by_stamp ON syncline_clocks(site, version);
 ";
@@ -88,6 +89,7 @@ pub fn prepare(conn: &Connection) -> Result<(), OpenError> {
     getrandom::fill(&mut site).map_err(|_| OpenError::Random)?;
     in_savepoint(conn, || {
         conn.execute_batch(TABLES)?;
+        conn.execute_batch(constraints::store::TABLES)?;
         let format = "INSERT INTO syncline_meta(key, value) VALUES('format', ?1), ('clock', 0)";
         conn.execute(format, [FORMAT])?;
         heal::set_canary(conn)?;

@@ -190,6 +190,16 @@ impl Table {
         }))
     }
 
+    /// Reads the tracked table with this id; `None` if it was dropped.
+    pub(crate) fn by_id(conn: &Connection, id: i64) -> Result<Option<Self>, TableError> {
+        let name = "SELECT name FROM syncline_tables WHERE id = ?1";
+        let name: Option<String> = conn
+            .prepare_cached(name)?
+            .query_one([id], |row| row.get(0))
+            .optional()?;
+        name.map_or(Ok(None), |name| Table::read(conn, id, &name))
+    }
+
     /// Returns all tracked tables that are still there, by name.
     pub(crate) fn all(conn: &Connection) -> Result<Vec<Self>, TableError> {
         let all = "SELECT id, name FROM syncline_tables ORDER BY name COLLATE BINARY";

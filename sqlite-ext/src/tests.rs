@@ -10,6 +10,7 @@ use crate::*;
 mod capturing;
 mod collect;
 mod rivals;
+mod unique;
 
 const NOW: u64 = EPOCH_UNIX_MS + 1_000_000_000;
 
@@ -561,14 +562,13 @@ fn user_triggers_and_foreign_keys_do_not_act_on_merged_rows() {
 #[test]
 fn what_cannot_be_tracked_is_named() {
     let schema = "CREATE TABLE ok(id INTEGER PRIMARY KEY, a);
-        CREATE TABLE nokey(a); CREATE TABLE uniq(id INTEGER PRIMARY KEY, mail UNIQUE);
+        CREATE TABLE nokey(a); 
         CREATE TABLE nocase(id TEXT PRIMARY KEY COLLATE NOCASE);
         CREATE TABLE nulls(id TEXT PRIMARY KEY); INSERT INTO nulls VALUES(NULL);
         CREATE VIEW v AS SELECT 1;";
     let a = replica(schema, &["ok"]);
     for (table, says) in [
         ("nokey", "no primary key"),
-        ("uniq", "UNIQUE(mail)"),
         ("nulls", "NULL in their primary key"),
         ("nocase", "COLLATE BINARY"),
         ("v", "no such table"),

@@ -7,6 +7,7 @@ use crate::candidate::{Obstacle, obstacle};
 use crate::capture::{self, LANES_MAX};
 use crate::clocks::{self, Clock, Lane, ROW};
 use crate::collect::Past;
+use crate::constraints;
 use crate::fold::{FoldError, fold};
 use crate::options::{OptionsError, TableOptions};
 use crate::parked;
@@ -177,6 +178,7 @@ fn begin(
         )?;
         let rows_count = backfill(conn, &table, next)?;
         parked::replay(conn, &table.name, Past::default())?;
+        constraints::note_schema(conn)?;
         Ok(Tracked::Begun { rows_count })
     })
 }
@@ -216,6 +218,8 @@ pub(crate) fn register(
     };
     let table = Table::read(conn, id, &info.name)?.ok_or_else(missing)?;
     conn.execute_batch(&capture::begin(&table))?;
+    constraints::capture(conn, &table)?;
+    constraints::note_definition(conn, &table)?;
     Ok(table)
 }
 
@@ -419,6 +423,7 @@ pub(crate) fn refresh(
     let (id, name) = (table.id, table.name.clone());
     let table = Table::read(conn, id, &name)?.ok_or(TrackError::NotTracked { table: name })?;
     conn.execute_batch(&capture::renew(&table))?;
+    constraints::capture(conn, &table)?;
     Ok(table)
 }
 
@@ -444,6 +449,7 @@ pub fn untrack(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<(), Tr
 
 fn forget(conn: &Connection, id: i64) -> rusqlite::Result<()> {
     conn.execute_batch(&capture::end(id))?;
+    constraints::forget(conn, id)?;
     for shadow in ["syncline_clocks", "syncline_columns"] {
         conn.execute(&format!("DELETE FROM {shadow} WHERE table_id = ?1"), [id])?;
     }
@@ -471,9 +477,11 @@ pub fn leave(conn: &Connection) -> Result<(), TrackError> {
             forget(conn, id)?;
         }
         conn.flush_prepared_statement_cache();
+        conn.execute_batch(constraints::store::DROP)?;
         conn.execute_batch(
             "DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;
-             DROP TABLE syncline_parked; DROP TABLE syncline_canary; DROP TABLE syncline_sites; DROP TABLE syncline_meta;",
+             DROP TABLE syncline_parked; DROP TABLE syncline_definitions;
+             DROP TABLE syncline_canary; DROP TABLE syncline_sites; DROP TABLE syncline_meta;",
         )?;
         Ok(())
     })

@@ -1,11 +1,9 @@
 .load ./libsyncline
 CREATE TABLE plain(a);
-CREATE TABLE mail(id INTEGER PRIMARY KEY, address TEXT UNIQUE);
 CREATE VIEW seen AS SELECT 1;
 CREATE TABLE note(id TEXT PRIMARY KEY, a);
 SELECT syncline_export();
 SELECT syncline_track('plain');
-SELECT syncline_track('mail');
 SELECT syncline_track('seen');
 SELECT syncline_track('missing');
 SELECT syncline_track('sqlite_master');

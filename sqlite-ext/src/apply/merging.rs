@@ -13,6 +13,7 @@ use syncline_crdt::{
 use super::{ImportError, written};
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::collect::Past;
+use crate::constraints::Guard;
 use crate::rows;
 use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table, list};
@@ -36,6 +37,8 @@ pub(super) struct Merging<'a> {
     past: &'a mut Past,
     /// Rows that were made and share a clock that is not stored yet.
     fresh: Option<Fresh>,
+    /// What becomes of rows that a constraint does not admit.
+    pub(super) guard: Guard<'a>,
     /// Rows that look different.
     pub(super) changed_count: usize,
     /// Changes that name a column which is not here.
@@ -62,6 +65,8 @@ struct Met<'v> {
     values: &'v [Value],
     life_key: RowKey,
     place: Option<RowKey>,
+    /// Whether the place is among the parked rows.
+    is_parked: bool,
     life: Option<Clock>,
 }
 
@@ -105,6 +110,7 @@ impl<'a> Merging<'a> {
             lives: clocks::is_used(conn, lane(LIFE))?,
             past,
             fresh: None,
+            guard: Guard::new(conn, table)?,
             changed_count: 0,
             lacking: Vec::new(),
         })
@@ -179,7 +185,11 @@ impl<'a> Merging<'a> {
                 table: self.table.name.clone(),
             });
         }
-        let place = rows::place(self.conn, self.table, key)?;
+        let shown = rows::place(self.conn, self.table, key)?;
+        let parked = match shown {
+            Some(_) => None,
+            None => self.guard.place(key)?,
+        };
         let life_key = self.table.life_key(key);
         let life = if self.lives {
             clocks::at(self.conn, self.lane(LIFE), &life_key)?
@@ -190,19 +200,22 @@ impl<'a> Merging<'a> {
             key,
             values,
             life_key,
-            place,
+            is_parked: parked.is_some(),
+            place: shown.or(parked),
             life,
         })
     }
 
     /// Deletes a row.
     fn end(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> Result<(), ImportError> {
+        self.guard.touch(&met.life_key);
         self.remove(met)?;
         self.set_life(met, cells.group.causal_length, cells.clock)
     }
 
     /// Makes a row, or makes it anew: nothing of a former life stays.
     fn begin(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> Result<(), ImportError> {
+        self.guard.touch(&met.life_key);
         self.remove(met)?;
         let place = self.insert(met, cells)?;
         let is_whole =
@@ -317,7 +330,8 @@ impl<'a> Merging<'a> {
         if winners.is_empty() {
             return Ok(());
         }
-        self.update(met, &winners)?;
+        self.guard.touch(&met.life_key);
+        let place = &self.update(met, place, &winners)?;
         self.changed_count += 1;
         if winners.len() == self.table.columns.len() {
             return Ok(self.set_whole(place, place, cells.clock)?);
@@ -337,6 +351,9 @@ impl<'a> Merging<'a> {
 
     /// Returns what a cell holds here.
     fn value(&self, met: &Met<'_>, column: usize) -> rusqlite::Result<Value> {
+        if let (true, Some(place)) = (met.is_parked, &met.place) {
+            return self.guard.value(place, &self.table.columns[column]);
+        }
         let name = quoted(&self.table.columns[column].name);
         let (table, condition) = (self.table.quoted(), self.table.key_condition(1));
         let select = format!("SELECT {name} FROM main.{table} WHERE {condition}");
@@ -348,7 +365,32 @@ impl<'a> Merging<'a> {
         Ok(value.unwrap_or(Value::Null))
     }
 
-    fn update(&self, met: &Met<'_>, winners: &[(usize, usize)]) -> rusqlite::Result<()> {
+    /// Writes cells and returns the row's place: it is parked if a unique index stands against it.
+    fn update(
+        &mut self,
+        met: &Met<'_>,
+        place: &RowKey,
+        winners: &[(usize, usize)],
+    ) -> rusqlite::Result<RowKey> {
+        let cells = winners
+            .iter()
+            .map(|(at, column)| (*column, &met.values[*at]));
+        if met.is_parked {
+            self.guard.update(place, cells)?;
+            return Ok(place.clone());
+        }
+        match self.update_shown(met, winners) {
+            Ok(()) => Ok(place.clone()),
+            Err(error) if self.guard.is_met(&error) => {
+                let place = self.guard.hide(met.key)?.ok_or(error)?;
+                self.guard.update(&place, cells)?;
+                Ok(place)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn update_shown(&self, met: &Met<'_>, winners: &[(usize, usize)]) -> rusqlite::Result<()> {
         let set = |(at, (_, column)): (usize, &(usize, usize))| {
             format!(
                 "{} = ?{}",
@@ -361,40 +403,28 @@ impl<'a> Merging<'a> {
             self.table.quoted(),
             self.table.key_condition(winners.len() + 1),
         );
-        let update = format!("UPDATE main.{table} SET {set} WHERE {condition}");
+        let update = format!("UPDATE OR ABORT main.{table} SET {set} WHERE {condition}");
         let values = winners.iter().map(|(at, _)| &met.values[*at]);
         let mut statement = self.conn.prepare_cached(&update)?;
         statement.execute(params_from_iter(values.chain(met.key).map(Bound)))?;
         Ok(())
     }
 
-    /// Inserts a row and returns its place. Columns that nobody wrote yet get their default, and
-    /// one without a default that must not be NULL gets an empty value; its clock says it is older
-    /// than anything that arrives.
-    fn insert(&self, met: &Met<'_>, cells: &Cells<'_>) -> rusqlite::Result<RowKey> {
-        let table = self.table;
-        let mut names: Vec<String> = table.key_columns.iter().map(|c| quoted(&c.name)).collect();
-        let mut values: Vec<&Value> = met.key.iter().collect();
-        for (at, column) in &cells.columns {
-            names.push(quoted(&table.columns[*column].name));
-            values.push(&met.values[*at]);
-        }
-        let mut fields: Vec<String> = (1..=names.len()).map(|at| format!("?{at}")).collect();
-        if cells.columns.len() < table.columns.len() {
-            for (at, column) in table.columns.iter().enumerate() {
-                if let Some(placeholder) = column.placeholder
-                    && cells.columns.iter().all(|(_, known)| *known != at)
-                {
-                    names.push(quoted(&column.name));
-                    fields.push(placeholder.to_owned());
-                }
-            }
-        }
-        let (name, names, fields) = (table.quoted(), names.join(", "), fields.join(", "));
-        let insert = format!("INSERT INTO main.{name}({names}) VALUES({fields})");
+    /// Inserts a row and returns its place: it is parked if a unique index stands against it.
+    fn insert(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> rusqlite::Result<RowKey> {
+        let known: Vec<usize> = cells.columns.iter().map(|(_, column)| *column).collect();
+        let insert = rows::insertion(self.table, &known);
+        let given = cells.columns.iter().map(|(at, _)| &met.values[*at]);
         let mut statement = self.conn.prepare_cached(&insert)?;
-        statement.execute(params_from_iter(values.into_iter().map(Bound)))?;
-        Ok(match table.kind {
+        match statement.execute(params_from_iter(met.key.iter().chain(given).map(Bound))) {
+            Err(error) if self.guard.is_met(&error) => {
+                let cells = cells.columns.iter();
+                let cells = cells.map(|(at, column)| (*column, &met.values[*at]));
+                return self.guard.insert(met.key, cells);
+            }
+            done => done?,
+        };
+        Ok(match self.table.kind {
             KeyKind::Rowid => RowKey::Rowid(self.conn.last_insert_rowid()),
             KeyKind::Integer | KeyKind::Packed => met.life_key.clone(),
         })
@@ -405,13 +435,17 @@ impl<'a> Merging<'a> {
             return Ok(());
         };
         self.store_fresh()?;
-        let (name, condition) = (self.table.quoted(), self.table.key_condition(1));
-        let delete = format!("DELETE FROM main.{name} WHERE {condition}");
-        let key: Vec<_> = met.key.iter().map(Bound).collect();
-        let key = key.iter().map(|value| value as &dyn ToSql);
-        self.conn
-            .prepare_cached(&delete)?
-            .execute(params_from_iter(key))?;
+        if met.is_parked {
+            self.guard.remove(place)?;
+        } else {
+            let (name, condition) = (self.table.quoted(), self.table.key_condition(1));
+            let delete = format!("DELETE FROM main.{name} WHERE {condition}");
+            let key: Vec<_> = met.key.iter().map(Bound).collect();
+            let key = key.iter().map(|value| value as &dyn ToSql);
+            self.conn
+                .prepare_cached(&delete)?
+                .execute(params_from_iter(key))?;
+        }
         clocks::clear(self.conn, self.lane(ROW), place, place)?;
         for column in 0..self.table.columns.len() {
             if self.used[column] {

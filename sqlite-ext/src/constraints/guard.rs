@@ -1,0 +1,113 @@
+//! What a merge does to one table's rows where they may be parked.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, Error, ffi};
+use syncline_crdt::Value;
+
+use super::stage::hide;
+use super::store::{self, ParkedRow};
+use super::unique;
+use crate::table::{Column, RowKey, Table};
+
+/// Keeps a merge going where a row meets a unique index, and notes what is written.
+pub(crate) struct Guard<'a> {
+    conn: &'a Connection,
+    table: &'a Table,
+    is_constrained: bool,
+    has_parked: bool,
+    touched: BTreeSet<RowKey>,
+}
+
+impl<'a> Guard<'a> {
+    pub(crate) fn new(conn: &'a Connection, table: &'a Table) -> rusqlite::Result<Self> {
+        let has_parked = store::any(conn, table.id)?;
+        Ok(Guard {
+            conn,
+            table,
+            is_constrained: has_parked || unique::exists(conn, &table.name)?,
+            has_parked,
+            touched: BTreeSet::new(),
+        })
+    }
+
+    /// Notes that a row was written or deleted.
+    pub(crate) fn touch(&mut self, life_key: &RowKey) {
+        if self.is_constrained {
+            self.touched.insert(life_key.clone());
+        }
+    }
+
+    /// Returns the rows that were written or deleted.
+    pub(crate) fn into_touched(self) -> BTreeSet<RowKey> {
+        self.touched
+    }
+
+    /// Returns where a row is parked, if it is.
+    pub(crate) fn place(&self, key: &[Value]) -> rusqlite::Result<Option<RowKey>> {
+        if !self.has_parked {
+            return Ok(None);
+        }
+        let place = store::place(self.table, key);
+        let is_parked = store::contains(self.conn, self.table.id, &place)?;
+        Ok(is_parked.then_some(place))
+    }
+
+    /// Whether a statement failed because a row met a unique index, and the row may be parked.
+    pub(crate) fn is_met(&self, error: &Error) -> bool {
+        self.is_constrained
+            && error
+                .sqlite_error()
+                .is_some_and(|error| error.extended_code == ffi::SQLITE_CONSTRAINT_UNIQUE)
+    }
+
+    /// Parks a row that was to be inserted.
+    pub(crate) fn insert<'v>(
+        &mut self,
+        key: &[Value],
+        cells: impl Iterator<Item = (usize, &'v Value)>,
+    ) -> rusqlite::Result<RowKey> {
+        self.has_parked = true;
+        let columns = &self.table.columns;
+        let row = ParkedRow {
+            key: key.to_vec(),
+            cells: cells
+                .map(|(column, value)| (columns[column].lane, value.clone()))
+                .collect(),
+        };
+        store::put(self.conn, self.table, &row)
+    }
+
+    /// Parks a row that is shown, and returns its place.
+    pub(crate) fn hide(&mut self, key: &[Value]) -> rusqlite::Result<Option<RowKey>> {
+        self.has_parked = true;
+        hide(self.conn, self.table, key)
+    }
+
+    /// Writes cells of a parked row.
+    pub(crate) fn update<'v>(
+        &self,
+        place: &RowKey,
+        cells: impl Iterator<Item = (usize, &'v Value)>,
+    ) -> rusqlite::Result<()> {
+        let Some(mut row) = store::at(self.conn, self.table.id, place)? else {
+            return Ok(());
+        };
+        let columns = &self.table.columns;
+        row.cells
+            .extend(cells.map(|(column, value)| (columns[column].lane, value.clone())));
+        store::put(self.conn, self.table, &row)?;
+        Ok(())
+    }
+
+    /// Returns what a cell of a parked row holds.
+    pub(crate) fn value(&self, place: &RowKey, column: &Column) -> rusqlite::Result<Value> {
+        let row = store::at(self.conn, self.table.id, place)?;
+        Ok(row.map_or(Value::Null, |row| row.cell(column)))
+    }
+
+    /// Drops a parked row; its clocks are the caller's.
+    pub(crate) fn remove(&self, place: &RowKey) -> rusqlite::Result<()> {
+        store::remove(self.conn, self.table.id, place)
+    }
+}

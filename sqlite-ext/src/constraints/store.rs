@@ -1,0 +1,270 @@
+//! The rows that live and are not shown, with their cells.
+//!
+//! A parked row keeps its clocks in the lanes of its table, under its [`place`]: the key by which
+//! its causal length is kept. Its cells lie here by lane, so a column that is added, dropped or
+//! renamed changes nothing.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use syncline_crdt::{Value, pack_key, unpack_key};
+
+use crate::clocks::{self, Lane, ROW};
+use crate::table::{Column, KeyKind, RowKey, Table};
+
+/// The tables and the view that hold and list parked rows.
+pub(crate) const TABLES: &str = "
+    CREATE TABLE syncline_parked_rows(
+        table_id INTEGER NOT NULL,
+        place NOT NULL,
+        key BLOB NOT NULL,
+        cells BLOB NOT NULL,
+        broken TEXT NOT NULL DEFAULT '',
+        reason TEXT NOT NULL DEFAULT '',
+        winner_table_id INTEGER,
+        winner,
+        since INTEGER NOT NULL DEFAULT 0,
+        key_json TEXT NOT NULL DEFAULT '',
+        row_json TEXT NOT NULL DEFAULT '',
+        winner_json TEXT,
+        PRIMARY KEY(table_id, place)
+    ) WITHOUT ROWID;
+    CREATE INDEX syncline_parked_rows_by_winner
+        ON syncline_parked_rows(winner_table_id, winner) WHERE winner_table_id IS NOT NULL;
+    CREATE TABLE syncline_parked_claims(
+        table_id INTEGER NOT NULL,
+        label TEXT NOT NULL,
+        form BLOB NOT NULL,
+        place NOT NULL,
+        PRIMARY KEY(table_id, label, form, place)
+    ) WITHOUT ROWID;
+    CREATE INDEX syncline_parked_claims_by_place ON syncline_parked_claims(table_id, place);
+    CREATE VIEW syncline_conflicts AS
+        SELECT t.name AS table_name, p.key_json AS key, p.row_json AS row,
+            p.broken AS constraint_name, p.reason, w.name AS winner_table, p.winner_json AS winner,
+            strftime('%Y-%m-%dT%H:%M:%fZ', 1704067200 + (p.since >> 12) / 1000.0, 'unixepoch')
+                AS since
+        FROM syncline_parked_rows AS p
+        JOIN syncline_tables AS t ON t.id = p.table_id
+        LEFT JOIN syncline_tables AS w ON w.id = p.winner_table_id;
+";
+
+/// Takes them away.
+pub(crate) const DROP: &str = "DROP VIEW syncline_conflicts; DROP TABLE syncline_parked_claims;
+    DROP TABLE syncline_parked_rows;";
+
+/// A row that lives and is not shown.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ParkedRow {
+    /// The key as it was spelled where the row was written.
+    pub(crate) key: Vec<Value>,
+    /// The cells by lane.
+    pub(crate) cells: BTreeMap<i64, Value>,
+}
+
+impl ParkedRow {
+    /// Returns what a cell holds.
+    pub(crate) fn cell(&self, column: &Column) -> Value {
+        self.cells.get(&column.lane).cloned().unwrap_or(Value::Null)
+    }
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let unpack = |bytes: Vec<u8>| unpack_key(&bytes).expect("parked rows were packed here");
+        let mut cells = BTreeMap::new();
+        let mut pairs = unpack(row.get("cells")?).into_iter();
+        while let (Some(lane), Some(value)) = (pairs.next(), pairs.next()) {
+            if let Value::Integer(lane) = lane {
+                cells.insert(lane, value);
+            }
+        }
+        Ok(ParkedRow {
+            key: unpack(row.get("key")?),
+            cells,
+        })
+    }
+
+    /// Returns the cells as they are stored: lane and value by turns. There are at most
+    /// [`crate::capture::LANES_MAX`] lanes, so the count fits.
+    fn packed_cells(&self) -> Vec<u8> {
+        let pairs = self.cells.iter();
+        let flat = pairs.flat_map(|(lane, value)| [Value::Integer(*lane), value.clone()]);
+        pack_key(&flat.collect::<Vec<_>>())
+    }
+}
+
+/// Returns where a row is kept while it is parked, and under which its clocks lie then.
+pub(crate) fn place(table: &Table, key: &[Value]) -> RowKey {
+    table.life_key(key)
+}
+
+/// Returns the place of the row with a packed key.
+pub(crate) fn place_of(table: &Table, packed: &[u8]) -> RowKey {
+    let key = unpack_key(packed).expect("claims name rows by keys that were packed here");
+    place(table, &key)
+}
+
+/// Returns the packed key of the row that is kept at a place.
+pub(crate) fn packed(place: &RowKey) -> Vec<u8> {
+    match place {
+        RowKey::Rowid(number) => pack_key(&[Value::Integer(*number)]),
+        RowKey::Packed(packed) => packed.clone(),
+    }
+}
+
+/// Returns the key of the row that is kept at a place.
+pub(crate) fn unpacked(place: &RowKey) -> Vec<Value> {
+    match place {
+        RowKey::Rowid(number) => vec![Value::Integer(*number)],
+        RowKey::Packed(packed) => unpack_key(packed).expect("keys in the clocks were packed here"),
+    }
+}
+
+/// Whether any row of a table is parked.
+pub(crate) fn any(conn: &Connection, table_id: i64) -> rusqlite::Result<bool> {
+    let any = "SELECT 1 FROM syncline_parked_rows WHERE table_id = ?1 LIMIT 1";
+    conn.prepare_cached(any)?.exists([table_id])
+}
+
+/// Whether the row that is kept at a place is parked.
+pub(crate) fn contains(conn: &Connection, table_id: i64, place: &RowKey) -> rusqlite::Result<bool> {
+    let find = "SELECT 1 FROM syncline_parked_rows WHERE table_id = ?1 AND place = ?2";
+    conn.prepare_cached(find)?.exists(params![table_id, place])
+}
+
+/// Returns the parked row at a place.
+pub(crate) fn at(
+    conn: &Connection,
+    table_id: i64,
+    place: &RowKey,
+) -> rusqlite::Result<Option<ParkedRow>> {
+    let find = "SELECT key, cells FROM syncline_parked_rows WHERE table_id = ?1 AND place = ?2";
+    conn.prepare_cached(find)?
+        .query_one(params![table_id, place], ParkedRow::read)
+        .optional()
+}
+
+/// Returns the places of a table's parked rows, in order.
+pub(crate) fn places(conn: &Connection, table_id: i64) -> rusqlite::Result<Vec<RowKey>> {
+    let all = "SELECT place FROM syncline_parked_rows WHERE table_id = ?1 ORDER BY place";
+    let mut statement = conn.prepare_cached(all)?;
+    let places = statement.query_map([table_id], |row| row.get(0))?;
+    places.collect()
+}
+
+/// Calls `each` with every parked row whose place lies between `first` and `last`, in order.
+pub(crate) fn for_each(
+    conn: &Connection,
+    table_id: i64,
+    (first, last): (&RowKey, &RowKey),
+    mut each: impl FnMut(RowKey, ParkedRow) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let within = "SELECT place, key, cells FROM syncline_parked_rows
+        WHERE table_id = ?1 AND place BETWEEN ?2 AND ?3 ORDER BY place";
+    let mut statement = conn.prepare_cached(within)?;
+    let mut rows = statement.query(params![table_id, first, last])?;
+    while let Some(row) = rows.next()? {
+        each(row.get("place")?, ParkedRow::read(row)?)?;
+    }
+    Ok(())
+}
+
+/// Keeps a row's key and cells. Why it is parked stays as it was.
+pub(crate) fn put(conn: &Connection, table: &Table, row: &ParkedRow) -> rusqlite::Result<RowKey> {
+    let place = place(table, &row.key);
+    let put = "INSERT INTO syncline_parked_rows(table_id, place, key, cells) VALUES(?1, ?2, ?3, ?4)
+        ON CONFLICT DO UPDATE SET key = excluded.key, cells = excluded.cells";
+    conn.prepare_cached(put)?.execute(params![
+        table.id,
+        place,
+        pack_key(&row.key),
+        row.packed_cells()
+    ])?;
+    Ok(place)
+}
+
+/// Drops a row and its claims; its clocks stay.
+pub(crate) fn remove(conn: &Connection, table_id: i64, place: &RowKey) -> rusqlite::Result<()> {
+    drop_claims(conn, table_id, place)?;
+    let remove = "DELETE FROM syncline_parked_rows WHERE table_id = ?1 AND place = ?2";
+    conn.prepare_cached(remove)?
+        .execute(params![table_id, place])?;
+    Ok(())
+}
+
+/// Takes back what a row claims.
+pub(crate) fn drop_claims(
+    conn: &Connection,
+    table_id: i64,
+    place: &RowKey,
+) -> rusqlite::Result<()> {
+    let claims = "DELETE FROM syncline_parked_claims WHERE table_id = ?1 AND place = ?2";
+    conn.prepare_cached(claims)?
+        .execute(params![table_id, place])?;
+    Ok(())
+}
+
+/// Notes that a parked row claims a tuple, given in the form of the index with this label.
+pub(crate) fn add_claim(
+    conn: &Connection,
+    table_id: i64,
+    (label, form): (&str, &[u8]),
+    place: &RowKey,
+) -> rusqlite::Result<()> {
+    let add = "INSERT OR IGNORE INTO syncline_parked_claims VALUES(?1, ?2, ?3, ?4)";
+    conn.prepare_cached(add)?
+        .execute(params![table_id, label, form, place])?;
+    Ok(())
+}
+
+/// Returns the places of the parked rows that claim a tuple.
+pub(crate) fn claimants(
+    conn: &Connection,
+    table_id: i64,
+    (label, form): (&str, &[u8]),
+) -> rusqlite::Result<Vec<RowKey>> {
+    let find = "SELECT place FROM syncline_parked_claims
+        WHERE table_id = ?1 AND label = ?2 AND form = ?3";
+    let mut statement = conn.prepare_cached(find)?;
+    let places = statement.query_map(params![table_id, label, form], |row| row.get(0))?;
+    places.collect()
+}
+
+/// Returns the places of the table's parked rows whose winner is the row of the table
+/// `winner_table_id` that would be kept at `winner`.
+pub(crate) fn losers(
+    conn: &Connection,
+    table_id: i64,
+    (winner_table_id, winner): (i64, &RowKey),
+) -> rusqlite::Result<Vec<RowKey>> {
+    let find = "SELECT place FROM syncline_parked_rows
+        WHERE winner_table_id = ?1 AND winner = ?2 AND table_id = ?3";
+    let mut statement = conn.prepare_cached(find)?;
+    let places =
+        statement.query_map(params![winner_table_id, winner, table_id], |row| row.get(0))?;
+    places.collect()
+}
+
+/// Moves the clocks of one row. They stay where they are if its table has no rowids of its own.
+pub(crate) fn move_clocks(
+    conn: &Connection,
+    table: &Table,
+    from: &RowKey,
+    to: &RowKey,
+) -> rusqlite::Result<()> {
+    if table.kind != KeyKind::Rowid || from == to {
+        return Ok(());
+    }
+    let lanes = table.columns.iter().map(|column| column.lane);
+    for lane in std::iter::once(ROW).chain(lanes) {
+        let lane = Lane {
+            table_id: table.id,
+            lane,
+        };
+        clocks::clear(conn, lane, to, to)?;
+        if let Some(clock) = clocks::at(conn, lane, from)? {
+            clocks::clear(conn, lane, from, from)?;
+            clocks::set(conn, lane, to, to, clock)?;
+        }
+    }
+    Ok(())
+}
