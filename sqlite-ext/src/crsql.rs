@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, Result};
 
+mod automigrate;
 mod fractional;
 mod identity;
 mod order_key;
@@ -9,6 +10,7 @@ mod pack;
 
 /// Adds the functions and modules to a connection.
 pub(crate) fn register(conn: &Connection) -> Result<()> {
+    automigrate::register(conn)?;
     identity::register(conn)?;
     pack::register(conn)?;
     fractional::register(conn)

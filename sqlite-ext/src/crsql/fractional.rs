@@ -131,7 +131,6 @@ pub(super) fn drop_order(table: &str) -> String {
 }
 
 /// Returns the arguments that gave a table its order, if it has one.
-#[cfg(test)]
 pub(super) fn order_of(conn: &Connection, table: &str) -> Result<Option<Vec<String>>> {
     let view = "SELECT sql FROM main.sqlite_master WHERE type = 'view' AND name = ?1";
     let sql: Option<String> = conn
