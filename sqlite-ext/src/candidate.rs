@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use crate::capture::LANES_MAX;
 use crate::constraints::unique;
+use crate::crsql;
 use crate::table::{KeyKind, TableInfo, list};
 use crate::value::quoted;
 
@@ -35,6 +36,8 @@ pub enum Obstacle {
         /// The key's columns, with commas.
         columns: String,
     },
+    /// `crsql_as_crr` made it a CRR.
+    Crr,
     /// It is tracked already, in another way.
     OtherOptions,
     /// Rows whose primary key has a NULL.
@@ -52,7 +55,10 @@ impl fmt::Display for Obstacle {
                 "there is no such table (views and virtual tables cannot be tracked)"
             ),
             Obstacle::Reserved => {
-                write!(f, "names beginning with sqlite_ and syncline_ are reserved")
+                write!(
+                    f,
+                    "names beginning with sqlite_, syncline_ and crsql_ are reserved"
+                )
             }
             Obstacle::NoPrimaryKey => write!(
                 f,
@@ -69,6 +75,10 @@ impl fmt::Display for Obstacle {
             Obstacle::Collation { columns } => write!(
                 f,
                 "its key ({columns}) calls different texts equal: declare it COLLATE BINARY"
+            ),
+            Obstacle::Crr => write!(
+                f,
+                "crsql_as_crr made it a crr: call crsql_as_table first, a table is one or the other"
             ),
             Obstacle::OtherOptions => write!(
                 f,
@@ -135,6 +145,7 @@ pub struct Candidate {
 pub fn candidates(conn: &Connection) -> rusqlite::Result<Vec<Candidate>> {
     let all = "SELECT name FROM main.sqlite_master WHERE type = 'table'
         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'syncline\\_%' ESCAPE '\\'
+        AND name NOT LIKE 'crsql\\_%' ESCAPE '\\'
         ORDER BY name";
     let mut statement = conn.prepare_cached(all)?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?;
@@ -159,8 +170,12 @@ pub fn candidates(conn: &Connection) -> rusqlite::Result<Vec<Candidate>> {
 
 pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Option<Obstacle>> {
     let lower = info.name.to_ascii_lowercase();
-    if lower.starts_with("sqlite_") || lower.starts_with("syncline_") {
+    let reserved = ["sqlite_", "syncline_", "crsql_"];
+    if reserved.iter().any(|prefix| lower.starts_with(prefix)) {
         return Ok(Some(Obstacle::Reserved));
+    }
+    if crsql::is_crr(conn, &info.name)? {
+        return Ok(Some(Obstacle::Crr));
     }
     let key = info.key_columns();
     if key.is_empty() {

@@ -165,7 +165,7 @@ fn append(table: &Table, row: &str, mask: &str) -> String {
 }
 
 /// Returns the condition that a column's value changed, byte for byte and type for type.
-fn differs(column: &Column) -> String {
+pub(crate) fn differs(column: &Column) -> String {
     let name = quoted(&column.name);
     let values = format!("OLD.{name} IS NOT NEW.{name} COLLATE BINARY");
     if column.keeps_number_types {

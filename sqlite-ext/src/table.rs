@@ -285,7 +285,7 @@ impl rusqlite::types::FromSql for RowKey {
 }
 
 impl ColumnInfo {
-    fn tracked(&self, lane: i64) -> Column {
+    pub(crate) fn tracked(&self, lane: i64) -> Column {
         let needs_placeholder = self.is_not_null && self.default.is_none();
         let affinity = Affinity::of(&self.declared);
         Column {

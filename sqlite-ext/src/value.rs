@@ -18,15 +18,22 @@ pub(crate) fn from_sqlite(value: ValueRef<'_>) -> Value {
 /// A value as a statement's parameter.
 pub(crate) struct Bound<'a>(pub(crate) &'a Value);
 
-impl ToSql for Bound<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self.0 {
+impl<'a> Bound<'a> {
+    /// Returns the value as SQLite takes it.
+    pub(crate) fn value(&self) -> ValueRef<'a> {
+        match self.0 {
             Value::Null => ValueRef::Null,
             Value::Integer(number) => ValueRef::Integer(*number),
             Value::Real(real) => ValueRef::Real(real.get()),
             Value::Text(text) => ValueRef::Text(text),
             Value::Blob(blob) => ValueRef::Blob(blob),
-        }))
+        }
+    }
+}
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(self.value()))
     }
 }
 

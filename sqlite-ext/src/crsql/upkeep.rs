@@ -1,0 +1,119 @@
+//! Looks after CRRs whose tables were changed by programs that told nobody: dropped, renamed,
+//! rebuilt, with columns added.
+
+use super::alter;
+use super::capture;
+use super::convert;
+use super::crr::Crr;
+use super::error::Result;
+use super::session::{Session, schema_version};
+use super::{storage, views};
+use rusqlite::OptionalExtension;
+
+/// Sees that all is in order with the CRRs, and mends what is not, as far as the file can be
+/// written. Costs nothing while the schema stays the same. Returns whether there may be any.
+pub(crate) fn look(session: Session<'_>) -> Result<bool> {
+    let versions = versions(session)?;
+    if let Some(has_tables) = session.state.seen(versions) {
+        return Ok(has_tables);
+    }
+    let has_tables = storage::is_present(session.conn)?;
+    let mut is_in_order = true;
+    if has_tables {
+        for noted in Noted::all(session)? {
+            match noted.mend(session) {
+                Ok(()) => {}
+                Err(error) if error.is_not_writable() => is_in_order = false,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    if is_in_order {
+        session.state.set_seen(self::versions(session)?, has_tables);
+    }
+    Ok(has_tables)
+}
+
+fn versions(session: Session<'_>) -> Result<(i64, i64)> {
+    let main = schema_version(session.conn, "main")?;
+    Ok((main, schema_version(session.conn, "temp")?))
+}
+
+/// Makes this connection hear of the transactions that write to a CRR, and shows its keys.
+pub(crate) fn attach(session: Session<'_>, crr: &Crr) -> Result<()> {
+    let joined = "SELECT 1 FROM temp.sqlite_master WHERE name = ?1";
+    let name = format!("{}_insert", capture::name(crr.id, "join"));
+    if !session.conn.prepare_cached(joined)?.exists([name])? {
+        session.conn.execute_batch(&capture::join(crr))?;
+        session.conn.execute_batch(&views::pks(crr))?;
+    }
+    Ok(())
+}
+
+/// A CRR as it was noted.
+struct Noted {
+    id: i64,
+    name: String,
+    is_altering: bool,
+}
+
+impl Noted {
+    fn all(session: Session<'_>) -> Result<Vec<Self>> {
+        let all = "SELECT id, name, is_altering FROM syncline_crsql_tables ORDER BY id";
+        let mut statement = session.conn.prepare_cached(all)?;
+        let rows = statement.query_map([], |row| {
+            Ok(Noted {
+                id: row.get(0)?,
+                name: row.get(1)?,
+                is_altering: row.get(2)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn mend(&self, session: Session<'_>) -> Result<()> {
+        if self.is_altering {
+            return Ok(());
+        }
+        let captured =
+            "SELECT tbl_name FROM main.sqlite_master WHERE type = 'trigger' AND name = ?1";
+        let captured: Option<String> = session
+            .conn
+            .prepare_cached(captured)?
+            .query_one([capture::name(self.id, "insert")], |row| row.get(0))
+            .optional()?;
+        match &captured {
+            Some(name) if !name.eq_ignore_ascii_case(&self.name) => {
+                session.write(|| self.rename(session, name))?;
+            }
+            _ => {}
+        }
+        let Some(crr) = Crr::read(session.conn, self.id)? else {
+            return session.write(|| {
+                session.join()?;
+                convert::forget(session, self.id, &self.name)
+            });
+        };
+        let lost = crr.columns.iter().any(|column| column.column.is_none());
+        if captured.is_none() || lost || !crr.unnumbered.is_empty() {
+            session.write(|| alter::renew(session, self.id, alter::Writes::Count))?;
+        }
+        match Crr::read(session.conn, self.id)? {
+            Some(crr) => attach(session, &crr),
+            None => Ok(()),
+        }
+    }
+
+    /// A table that was renamed took its triggers with it, so nothing was missed.
+    fn rename(&self, session: Session<'_>, name: &str) -> Result<()> {
+        views::remove(session.conn, &self.name)?;
+        let rename = "UPDATE syncline_crsql_tables SET name = ?2 WHERE id = ?1";
+        session.conn.execute(rename, (self.id, name))?;
+        if let Some(crr) = Crr::read(session.conn, self.id)? {
+            session.conn.execute_batch(&views::clock(&crr))?;
+            session.conn.execute_batch(&views::pks(&crr))?;
+        }
+        session.forget_tables();
+        Ok(())
+    }
+}
