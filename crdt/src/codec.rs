@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    CausalLength, Changeset, Group, GroupKind, Hlc, Real, SiteId, Stamp, TableChanges, TableSchema,
+    CausalLength, Changeset, Group, GroupKind, Hlc, SiteId, Stamp, TableChanges, TableSchema,
     Value, VersionVector,
 };
 
 mod key;
+mod value;
 
 pub use key::{pack_key, unpack_key};
+pub(crate) use value::put_value;
 
 /// The most bytes a changeset may have: SQLite's default limit for one value, 10^9, is just above.
 pub const CHANGESET_BYTES_MAX: usize = 900_000_000;
@@ -223,45 +225,6 @@ pub(crate) fn put_bytes(bytes: &mut Vec<u8>, payload: &[u8]) {
     bytes.extend_from_slice(payload);
 }
 
-// The kind of a value is the low three bits of a varint; the rest is the number or the length, so
-// that small numbers and short texts cost one byte besides themselves.
-const KIND_NULL: u64 = 0;
-const KIND_BLOB: u64 = 1;
-const KIND_TEXT: u64 = 2;
-const KIND_REAL: u64 = 3;
-const KIND_POSITIVE: u64 = 4;
-const KIND_NEGATIVE: u64 = 5;
-const KIND_WIDE: u64 = 6;
-
-pub(crate) fn put_value(bytes: &mut Vec<u8>, value: &Value) {
-    match value {
-        Value::Null => put_varint(bytes, KIND_NULL),
-        Value::Blob(blob) => {
-            put_varint(bytes, (blob.len() as u64) << 3 | KIND_BLOB);
-            bytes.extend_from_slice(blob);
-        }
-        Value::Text(text) => {
-            put_varint(bytes, (text.len() as u64) << 3 | KIND_TEXT);
-            bytes.extend_from_slice(text);
-        }
-        Value::Real(real) => {
-            put_varint(bytes, KIND_REAL);
-            bytes.extend_from_slice(&real.get().to_le_bytes());
-        }
-        Value::Integer(number) => {
-            let magnitude = if *number < 0 { !number } else { *number }.cast_unsigned();
-            if magnitude >= 1 << 60 {
-                put_varint(bytes, KIND_WIDE);
-                bytes.extend_from_slice(&number.to_le_bytes());
-            } else if *number < 0 {
-                put_varint(bytes, magnitude << 3 | KIND_NEGATIVE);
-            } else {
-                put_varint(bytes, magnitude << 3 | KIND_POSITIVE);
-            }
-        }
-    }
-}
-
 // The low three bits of a group's head; the causal length is above them.
 const HEAD_CELLS: u64 = 0;
 const HEAD_LIFE: u64 = 1;
@@ -356,14 +319,38 @@ impl Writer {
     }
 }
 
-struct Reader<'a> {
+/// Reads bytes that may come from anywhere.
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     sites: Vec<SiteId>,
 }
 
 impl<'a> Reader<'a> {
-    fn invalid(&self, rule: &'static str) -> DecodeError {
+    /// Begins to read bytes that name no site by index.
+    pub(crate) fn over(bytes: &'a [u8]) -> Self {
+        Reader {
+            bytes,
+            at: 0,
+            sites: Vec::new(),
+        }
+    }
+
+    /// Checks that all was read.
+    pub(crate) fn end(&self) -> Result<(), DecodeError> {
+        if self.at == self.bytes.len() {
+            return Ok(());
+        }
+        Err(self.invalid("nothing may follow the last value"))
+    }
+
+    /// Reads a length and as many bytes.
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        let length = self.varint()?;
+        self.take_u64(length)
+    }
+
+    pub(crate) fn invalid(&self, rule: &'static str) -> DecodeError {
         DecodeError::Invalid { at: self.at, rule }
     }
 
@@ -382,7 +369,7 @@ impl<'a> Reader<'a> {
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);
         Ok(array)
@@ -392,7 +379,7 @@ impl<'a> Reader<'a> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn varint(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -423,7 +410,7 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         least_bytes: usize,
         mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
@@ -432,7 +419,7 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| read(self)).collect()
     }
 
-    fn string(&mut self, bytes_max: usize) -> Result<String, DecodeError> {
+    pub(crate) fn string(&mut self, bytes_max: usize) -> Result<String, DecodeError> {
         let length = self.count(1)?;
         if length > bytes_max {
             return Err(self.invalid("a name has at most 1024 bytes"));
@@ -573,38 +560,6 @@ impl<'a> Reader<'a> {
             parents,
             values,
         })
-    }
-
-    fn real(&mut self) -> Result<Value, DecodeError> {
-        let number = f64::from_be_bytes(self.array()?);
-        self.checked_real(number)
-    }
-
-    fn checked_real(&self, number: f64) -> Result<Value, DecodeError> {
-        match Real::new(number) {
-            Some(real) if real.get().to_bits() == number.to_bits() => Ok(Value::Real(real)),
-            _ => Err(self.invalid("a real is neither NaN nor minus zero")),
-        }
-    }
-
-    fn value(&mut self) -> Result<Value, DecodeError> {
-        let head = self.varint()?;
-        let number = head >> 3;
-        let plain = |value: Value| if number == 0 { Some(value) } else { None };
-        let value = match head & 7 {
-            KIND_NULL => plain(Value::Null),
-            KIND_BLOB => Some(Value::Blob(self.take_u64(number)?.to_vec())),
-            KIND_TEXT => Some(Value::Text(self.take_u64(number)?.to_vec())),
-            KIND_REAL => {
-                let number = f64::from_le_bytes(self.array()?);
-                plain(self.checked_real(number)?)
-            }
-            KIND_POSITIVE => Some(Value::Integer(number.cast_signed())),
-            KIND_NEGATIVE => Some(Value::Integer(!number.cast_signed())),
-            KIND_WIDE => plain(Value::Integer(i64::from_le_bytes(self.array()?))),
-            _ => None,
-        };
-        value.ok_or(self.invalid("a value has kind 0 to 6"))
     }
 }
 

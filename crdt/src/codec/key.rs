@@ -45,11 +45,7 @@ fn put_tagged(bytes: &mut Vec<u8>, kind: u8, number: u64) {
 ///
 /// [`DecodeError`] says what is wrong.
 pub fn unpack_key(bytes: &[u8]) -> Result<Vec<Value>, DecodeError> {
-    let mut reader = Reader {
-        bytes,
-        at: 0,
-        sites: Vec::new(),
-    };
+    let mut reader = Reader::over(bytes);
     let count = reader.byte()?;
     let mut key = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
@@ -79,8 +75,6 @@ pub fn unpack_key(bytes: &[u8]) -> Result<Vec<Value>, DecodeError> {
         };
         key.push(value);
     }
-    if reader.at != bytes.len() {
-        return Err(reader.invalid("nothing may follow the last value"));
-    }
+    reader.end()?;
     Ok(key)
 }

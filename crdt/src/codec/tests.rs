@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Real;
 
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![

@@ -1,0 +1,385 @@
+//! Cells that are kept as the history of their edits, by automerge.
+//!
+//! Nothing in it depends on chance or on a clock: the actor of an edit is its site, and its time
+//! is the version under which it is folded. So the edits carry their stamps themselves, and which
+//! of them another replica lacks is read from the history alone.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use automerge::legacy::{Key, ObjectId, Op, OpType};
+use automerge::transaction::{CommitOptions, Transactable, Transaction};
+use automerge::{
+    ActorId, Automerge, Bundle, Change, ChangeHash, LoadOptions, ObjType, ROOT, ReadDoc,
+    ScalarValue, TextEncoding,
+};
+
+use super::{DeltaError, Policy, document, text};
+use crate::codec::{Reader, put_bytes};
+use crate::{Hlc, SiteId, Stamp, Value};
+
+/// The most bytes one piece of what a site added may have. A piece may be compressed a thousand
+/// times, so this bounds the memory that reading it takes.
+pub const DELTA_BYTES_MAX: usize = 1 << 20;
+
+/// From how many edits on they are sent as one compressed piece.
+const BUNDLE_FROM: usize = 8;
+
+/// Where a history's text lies in its automerge document.
+const TEXT: &str = "text";
+
+/// The edits of one text or document.
+#[derive(Clone, Debug)]
+pub struct History {
+    policy: Policy,
+    doc: Automerge,
+    /// The heads of the history before its first edit.
+    origin: Vec<ChangeHash>,
+    /// Edits that came before others which they build on.
+    waiting: Vec<Change>,
+    shown: String,
+}
+
+impl History {
+    /// Returns a cell that nobody wrote.
+    ///
+    /// # Panics
+    ///
+    /// With a policy that keeps entries.
+    pub fn new(policy: Policy) -> Self {
+        assert!(policy.keeps_history(), "{policy:?} has no history");
+        let mut doc = Automerge::new_with_encoding(ENCODING);
+        if policy == Policy::Text {
+            // Every replica begins with this same edit, so that two that begin apart write into one
+            // text.
+            doc.set_actor(ActorId::from([0; 16]));
+            let mut tx = doc.transaction();
+            tx.put_object(ROOT, TEXT, ObjType::Text)
+                .expect("an empty document takes a text");
+            tx.commit_with(CommitOptions::default().with_time(0));
+        }
+        let origin = doc.get_heads();
+        History {
+            policy,
+            doc,
+            origin,
+            waiting: Vec::new(),
+            shown: String::new(),
+        }
+    }
+
+    /// Reads what [`History::save`] returned, with the deltas that were joined since, one after
+    /// the other.
+    ///
+    /// # Errors
+    ///
+    /// [`DeltaError`] if it is something else.
+    pub fn load(policy: Policy, saved: &[u8], tail: &[u8]) -> Result<Self, DeltaError> {
+        let mut history = History::new(policy);
+        guarded(|| {
+            if !saved.is_empty() {
+                let options = LoadOptions::new().text_encoding(ENCODING);
+                history.doc = Automerge::load_with_options(saved, options).map_err(edits)?;
+            }
+            history.take_in(changes(tail)?)?;
+            history.render();
+            Ok(history)
+        })
+    }
+
+    /// Returns the history in few bytes, and what of it waits for other edits.
+    pub fn save(&self) -> (Vec<u8>, Vec<u8>) {
+        let mut tail = Vec::new();
+        for change in &self.waiting {
+            put_bytes(&mut tail, change.raw_bytes());
+        }
+        (self.doc.save(), tail)
+    }
+
+    /// Whether nobody wrote it.
+    pub fn is_empty(&self) -> bool {
+        self.doc.get_heads() == self.origin
+    }
+
+    /// Returns what the cell shows, or `None` if nobody wrote it.
+    pub fn shown(&self) -> Option<Value> {
+        (!self.is_empty()).then(|| Value::text(&self.shown))
+    }
+
+    /// Takes in that a site's user changed the cell to `visible`. Returns the site's delta, or
+    /// `None` if that changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If automerge refuses the edit.
+    pub fn edit(&mut self, stamp: Stamp, visible: &Value) -> Result<Option<Vec<u8>>, DeltaError> {
+        if matches!(visible, Value::Blob(_)) || (self.is_empty() && *visible == Value::Null) {
+            return Ok(None);
+        }
+        self.doc.set_actor(actor(stamp.site));
+        let time = stamp.version.to_bits().cast_signed();
+        let options = || CommitOptions::default().with_time(time);
+        let mut tx = self.doc.transaction();
+        match self.policy {
+            Policy::Text => {
+                let (_, text) = tx
+                    .get(ROOT, TEXT)
+                    .map_err(edits)?
+                    .ok_or(DeltaError::Rule { rule: NO_TEXT })?;
+                text::change(&mut tx, &text, &self.shown, &text::wanted(visible)).map_err(edits)?;
+            }
+            _ => document::change(&mut tx, visible).map_err(edits)?,
+        }
+        let (hash, _) = tx.commit_with(options());
+        let hash = match hash {
+            Some(hash) => hash,
+            // The first write is one even if it leaves the cell as empty as it was.
+            None if self.is_empty() => self.doc.empty_commit(options()),
+            None => return Ok(None),
+        };
+        self.render();
+        let change = self.doc.get_change_by_hash(&hash);
+        let change = change.expect("the edit was just made");
+        let mut delta = Vec::new();
+        put_bytes(&mut delta, change.raw_bytes());
+        Ok(Some(delta))
+    }
+
+    /// Takes in a site's delta and returns whether anything changed.
+    ///
+    /// # Errors
+    ///
+    /// [`DeltaError`]; drop the history then, since part of the delta may be in it.
+    pub fn join(&mut self, stamp: Stamp, delta: &[u8]) -> Result<bool, DeltaError> {
+        guarded(|| {
+            let changes = changes(delta)?;
+            let own = actor(stamp.site);
+            for change in &changes {
+                if !change.decode().operations.iter().all(is_ours) {
+                    let rule = "an edit makes, sets and deletes, and nothing else";
+                    return Err(DeltaError::Rule { rule });
+                }
+                let version = u64::try_from(change.timestamp())
+                    .ok()
+                    .and_then(Hlc::from_bits);
+                let is_before =
+                    version.is_some_and(|version| version > Hlc::ZERO && version <= stamp.version);
+                if *change.actor_id() != own || !is_before {
+                    let rule = "an edit is of the site and the time that it is sent under";
+                    return Err(DeltaError::Rule { rule });
+                }
+            }
+            let is_news = self.take_in(changes)?;
+            if is_news {
+                self.render();
+            }
+            Ok(is_news)
+        })
+    }
+
+    /// Returns a site's edits after one version and up to another, in pieces; empty if there are
+    /// none.
+    pub fn changes_of(&self, site: SiteId, after: Hlc, until: Hlc) -> Vec<u8> {
+        let actor = actor(site);
+        let (after, until) = (after.to_bits().cast_signed(), until.to_bits().cast_signed());
+        let in_window = |time: i64| time > after && time <= until;
+        let all = self.doc.get_changes_meta(&[]);
+        let chosen = all
+            .iter()
+            .filter(|change| *change.actor == actor && in_window(change.timestamp))
+            .map(|change| change.hash);
+        let mut pieces = Vec::new();
+        self.put_pieces(&mut pieces, &chosen.collect::<Vec<_>>());
+        for change in &self.waiting {
+            if *change.actor_id() == actor && in_window(change.timestamp()) {
+                put_bytes(&mut pieces, change.raw_bytes());
+            }
+        }
+        pieces
+    }
+
+    fn put_pieces(&self, pieces: &mut Vec<u8>, hashes: &[ChangeHash]) {
+        if hashes.len() < BUNDLE_FROM {
+            for hash in hashes {
+                let change = self.doc.get_change_by_hash(hash);
+                let change = change.expect("its hash was just read from the history");
+                put_bytes(pieces, change.raw_bytes());
+            }
+            return;
+        }
+        match self.doc.bundle(hashes.iter().copied()) {
+            Ok(bundle) if bundle.bytes().len() <= DELTA_BYTES_MAX => {
+                put_bytes(pieces, bundle.bytes());
+            }
+            _ => {
+                let (first, second) = hashes.split_at(hashes.len() / 2);
+                self.put_pieces(pieces, first);
+                self.put_pieces(pieces, second);
+            }
+        }
+    }
+
+    /// Returns bytes that are equal for equal histories.
+    pub fn fingerprint(&self) -> Vec<u8> {
+        let heads: BTreeSet<ChangeHash> = self.doc.get_heads().into_iter().collect();
+        let waiting: BTreeSet<ChangeHash> = self.waiting.iter().map(Change::hash).collect();
+        let hashes = heads.into_iter().chain(waiting);
+        hashes.flat_map(|hash| hash.0).collect()
+    }
+
+    /// Adds the changes that are new, and keeps those that build on what is not here yet.
+    fn take_in(&mut self, changes: Vec<Change>) -> Result<bool, DeltaError> {
+        let mut known: BTreeSet<ChangeHash> = self.waiting.iter().map(Change::hash).collect();
+        let mut is_news = false;
+        for change in changes {
+            let hash = change.hash();
+            if !self.has(&hash) && known.insert(hash) {
+                self.waiting.push(change);
+                is_news = true;
+            }
+        }
+        loop {
+            let ready = self.ready();
+            if ready.is_empty() {
+                return Ok(is_news);
+            }
+            self.apply(ready)?;
+        }
+    }
+
+    /// Takes the changes that wait for nothing any more, in an order in which they can be applied.
+    fn ready(&mut self) -> Vec<Change> {
+        let mut hashes: BTreeSet<ChangeHash> = BTreeSet::new();
+        let mut ready = Vec::new();
+        for change in std::mem::take(&mut self.waiting) {
+            let is_there = |hash: &ChangeHash| hashes.contains(hash) || self.has(hash);
+            if change.deps().iter().all(is_there) {
+                hashes.insert(change.hash());
+                ready.push(change);
+            } else {
+                self.waiting.push(change);
+            }
+        }
+        ready
+    }
+
+    fn apply(&mut self, ready: Vec<Change>) -> Result<(), DeltaError> {
+        let before = self.doc.get_heads();
+        let mut hashes: BTreeSet<ChangeHash> = ready.iter().map(Change::hash).collect();
+        let foreign = ready.clone();
+        if self.doc.apply_changes(ready.clone()).is_err() {
+            // Two copies of one file write as one site. What contradicts an edit that is here is
+            // left out, and the rest goes on.
+            for change in ready {
+                let hash = change.hash();
+                if self.doc.apply_changes([change]).is_err() {
+                    hashes.remove(&hash);
+                }
+            }
+        }
+        // A history keeps what the edits mean and makes their bytes anew. Bytes that say the same
+        // in another way would have another hash then, and the history could not be read again.
+        for change in self.doc.get_changes(&before) {
+            hashes.remove(&change.hash());
+        }
+        if !hashes.is_empty() {
+            let rule = "an edit is written as automerge writes it";
+            return Err(DeltaError::Rule { rule });
+        }
+        self.check_objects(&foreign)
+    }
+
+    /// Checks that fields are written to maps only, and items to lists and texts: automerge takes
+    /// in either and then shows it one way or another.
+    fn check_objects(&self, changes: &[Change]) -> Result<(), DeltaError> {
+        let mut last: Option<(ObjectId, ObjType)> = None;
+        for operation in changes.iter().flat_map(|change| change.decode().operations) {
+            let known = last.take().filter(|(object, _)| *object == operation.obj);
+            let (object, kind) = match known {
+                Some(known) => known,
+                None => {
+                    let (_, kind) = self.doc.import(&operation.obj.to_string()).map_err(edits)?;
+                    (operation.obj.clone(), kind)
+                }
+            };
+            if matches!(operation.key, Key::Map(_)) != (kind == ObjType::Map) {
+                let rule = "a map has fields, a list and a text have items";
+                return Err(DeltaError::Rule { rule });
+            }
+            last = Some((object, kind));
+        }
+        Ok(())
+    }
+
+    fn has(&self, hash: &ChangeHash) -> bool {
+        self.doc.get_change_meta_by_hash(hash).is_some()
+    }
+
+    fn render(&mut self) {
+        self.shown = match self.policy {
+            Policy::Text => match self.doc.get(ROOT, TEXT) {
+                Ok(Some((_, text))) => self.doc.text(&text).unwrap_or_default(),
+                _ => String::new(),
+            },
+            _ => document::render(&self.doc),
+        };
+    }
+}
+
+/// Places in a text are counted in bytes, as Rust counts them.
+pub(super) const ENCODING: TextEncoding = TextEncoding::Utf8CodeUnit;
+
+pub(super) type Edit<'a> = Transaction<'a>;
+
+const NO_TEXT: &str = "a text's history begins with a text";
+
+fn actor(site: SiteId) -> ActorId {
+    ActorId::from(site.0)
+}
+
+fn edits(error: impl std::error::Error + Send + Sync + 'static) -> DeltaError {
+    DeltaError::Edits(Box::new(error))
+}
+
+/// Automerge checks what it reads, and asserts that it did: an assertion that foreign bytes break
+/// is their fault, not ours.
+fn guarded<T>(body: impl FnOnce() -> Result<T, DeltaError>) -> Result<T, DeltaError> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(DeltaError::Rule {
+        rule: "edits keep automerge's own rules",
+    }))
+}
+
+/// Whether an operation is of a kind that edits here consist of. Automerge has others, such as
+/// marks, with rules of their own.
+fn is_ours(operation: &Op) -> bool {
+    match &operation.action {
+        OpType::Make(kind) => *kind != ObjType::Table,
+        OpType::Put(value) => !matches!(value, ScalarValue::Unknown { .. }),
+        OpType::Delete => true,
+        OpType::Increment(_) | OpType::MarkBegin(..) | OpType::MarkEnd(_) => false,
+    }
+}
+
+/// Reads the pieces of a delta.
+fn changes(delta: &[u8]) -> Result<Vec<Change>, DeltaError> {
+    const KIND_AT: usize = 8;
+    const KIND_CHANGE: u8 = 1;
+    const KIND_BUNDLE: u8 = 3;
+    let mut reader = Reader::over(delta);
+    let mut changes = Vec::new();
+    while reader.end().is_err() {
+        let piece = reader.bytes()?;
+        match piece.get(KIND_AT) {
+            Some(&KIND_CHANGE) => changes.push(Change::try_from(piece).map_err(edits)?),
+            Some(&KIND_BUNDLE) if piece.len() <= DELTA_BYTES_MAX => {
+                let bundle = Bundle::try_from(piece).map_err(edits)?;
+                changes.extend(bundle.to_changes().map_err(edits)?);
+            }
+            _ => {
+                let rule = "edits come as plain changes or as bundles of at most 1 MiB";
+                return Err(DeltaError::Rule { rule });
+            }
+        }
+    }
+    Ok(changes)
+}
