@@ -11,6 +11,7 @@ mod capturing;
 mod collect;
 mod rivals;
 mod unique;
+mod unique_model;
 
 const NOW: u64 = EPOCH_UNIX_MS + 1_000_000_000;
 

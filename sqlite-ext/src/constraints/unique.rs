@@ -1,12 +1,14 @@
 //! The unique indices of a table, and how SQLite itself compares rows under them.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, params_from_iter};
 use syncline_crdt::{Value, pack_key};
 
 use super::scratch::Scratch;
 use super::tokens::{index_text, tokens};
 use crate::rows::key_from;
-use crate::table::{Table, list};
+use crate::table::{Column, Table, list};
 use crate::value::{Bound, quoted};
 
 /// A unique index besides the primary key, or a UNIQUE constraint.
@@ -115,6 +117,34 @@ fn index(
     Ok(index)
 }
 
+/// Returns the names that any of the indices mentions, columns among them; `None` if a generated
+/// column is one, since that may depend on every other.
+pub(crate) fn mentioned(
+    conn: &Connection,
+    table: &str,
+    indices: &[UniqueIndex],
+) -> rusqlite::Result<Option<BTreeSet<String>>> {
+    let mut names = BTreeSet::new();
+    for index in indices {
+        names.extend(index.terms.iter().filter_map(|term| term.column.clone()));
+        let expressions = index.terms.iter().filter(|term| term.column.is_none());
+        let texts = expressions.map(|term| &term.sql).chain(&index.condition);
+        names.extend(texts.flat_map(|sql| tokens(sql)).filter_map(|t| t.name()));
+    }
+    let names: BTreeSet<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let generated = generated(conn, table)?;
+    let mut generated = generated.iter().map(|name| name.to_ascii_lowercase());
+    Ok((!generated.any(|name| names.contains(&name))).then_some(names))
+}
+
+/// Returns the names of a table's generated columns.
+pub(crate) fn generated(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let generated = "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 0";
+    let mut statement = conn.prepare_cached(generated)?;
+    let names = statement.query_map([table], |row| row.get(0))?;
+    names.collect()
+}
+
 /// Returns the lanes of the columns whose writes make a row's claim: those that any of the indices
 /// mentions, or all if that cannot be told.
 pub(crate) fn claiming_lanes(
@@ -122,33 +152,15 @@ pub(crate) fn claiming_lanes(
     table: &Table,
     indices: &[UniqueIndex],
 ) -> rusqlite::Result<Vec<i64>> {
-    let mut names: Vec<String> = Vec::new();
-    for index in indices {
-        names.extend(index.terms.iter().filter_map(|term| term.column.clone()));
-        let expressions = index.terms.iter().filter(|term| term.column.is_none());
-        let texts = expressions.map(|term| &term.sql).chain(&index.condition);
-        names.extend(texts.flat_map(|sql| tokens(sql)).filter_map(|t| t.name()));
-    }
-    let is_named = |column: &str| names.iter().any(|name| name.eq_ignore_ascii_case(column));
-    let generated = "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 0";
-    let mut statement = conn.prepare_cached(generated)?;
-    let mut generated = statement.query([&table.name])?;
-    let mut is_any_generated = false;
-    while let Some(row) = generated.next()? {
-        is_any_generated |= is_named(&row.get::<_, String>(0)?);
-    }
-    let lanes = |is_chosen: &dyn Fn(&str) -> bool| -> Vec<i64> {
-        let mut chosen = Vec::new();
-        for column in &table.columns {
-            if is_chosen(&column.name) {
-                chosen.push(column.lane);
-            }
-        }
-        chosen
+    let names = mentioned(conn, &table.name, indices)?;
+    let is_named = |column: &&Column| {
+        let name = column.name.to_ascii_lowercase();
+        names.as_ref().is_some_and(|names| names.contains(&name))
     };
-    let named = lanes(&is_named);
-    Ok(if is_any_generated || named.is_empty() {
-        lanes(&|_| true)
+    let lane = |column: &Column| column.lane;
+    let named: Vec<i64> = table.columns.iter().filter(is_named).map(lane).collect();
+    Ok(if named.is_empty() {
+        table.columns.iter().map(lane).collect()
     } else {
         named
     })

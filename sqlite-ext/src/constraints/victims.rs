@@ -20,10 +20,7 @@ pub(crate) fn capture(conn: &Connection, table: &Table) -> rusqlite::Result<()> 
     if indices.is_empty() {
         return Ok(());
     }
-    let generated = "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 0";
-    let mut generated = conn.prepare_cached(generated)?;
-    let generated = generated.query_map([&table.name], |row| row.get(0))?;
-    let generated: Vec<String> = generated.collect::<Result<_, _>>()?;
+    let generated = unique::generated(conn, &table.name)?;
     let notes = |other: &str| {
         let note =
             |index: &UniqueIndex| note(table, &index.rivals_of_new(table, &generated), other);
@@ -36,9 +33,21 @@ pub(crate) fn capture(conn: &Connection, table: &Table) -> rusqlite::Result<()> 
         format!("{column} IS NOT OLD.{column}")
     });
     let other = format!(" AND ({})", list(key, " OR "));
+    // An update of other columns puts no row in its way.
+    let named = unique::mentioned(conn, &table.name, &indices)?;
+    let columns = table.key_columns.iter().chain(&table.columns);
+    let columns = columns.filter(|column| {
+        let name = column.name.to_ascii_lowercase();
+        named.as_ref().is_some_and(|named| named.contains(&name))
+    });
+    let columns = list(columns.map(|column| quoted(&column.name)), ", ");
+    let of = match &columns[..] {
+        "" => String::new(),
+        columns => format!("OF {columns}"),
+    };
     conn.execute_batch(&format!(
         "CREATE TRIGGER syncline_{id}_displace BEFORE INSERT ON {name} BEGIN {} END;
-         CREATE TRIGGER syncline_{id}_displaced BEFORE UPDATE ON {name} BEGIN {} END;",
+         CREATE TRIGGER syncline_{id}_displaced BEFORE UPDATE {of} ON {name} BEGIN {} END;",
         notes(""),
         notes(&other),
     ))

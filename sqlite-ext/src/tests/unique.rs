@@ -295,6 +295,10 @@ fn a_row_that_replace_deletes_through_an_index_is_deleted_everywhere() {
             ("OFF", "CREATE UNIQUE INDEX i ON p(b, lower(c)) WHERE b > 0"),
             ("ON", "CREATE UNIQUE INDEX i ON p(b, lower(c)) WHERE b > 0"),
             ("OFF", "CREATE UNIQUE INDEX i ON p(b, c COLLATE NOCASE)"),
+            (
+                "OFF",
+                "ALTER TABLE p ADD COLUMN g TEXT AS (lower(c)); CREATE UNIQUE INDEX i ON p(g, b)",
+            ),
         ] {
             let schema = format!("{schema}; {index}");
             let mut both: [Replica; 2] = replicas(&schema, "");
@@ -457,4 +461,35 @@ fn an_index_that_only_the_application_can_read_is_an_obstacle() {
         "{error}"
     );
     track(&conn, "q", &TableOptions::default(), NOW).expect("the other index admits all rows");
+}
+
+#[test]
+fn a_replica_that_joins_again_drops_parked_rows_that_are_forgotten() {
+    for (kind, schema) in kinds("a TEXT UNIQUE, b") {
+        let mut all: [Replica; 3] = replicas(&schema, "");
+        let [a, b, c] = &mut all;
+        a.write("INSERT INTO p VALUES('1', 'x', 1), ('5', 'y', 5)");
+        b.now = a.now;
+        b.write("INSERT INTO p VALUES('2', 'x', 2), ('3', 'y', 3)");
+        b.pull(a);
+        c.pull(b);
+        a.pull(b);
+        assert_eq!(c.rows(KEYS).len(), 2, "{kind}");
+        a.write("DELETE FROM p WHERE id = '5'");
+        b.pull(a);
+        // Row 2 was never shown at C; row 5 stands against row 3 there.
+        b.now = a.now;
+        b.write("DELETE FROM p WHERE id = '1'");
+        b.write("DELETE FROM p WHERE id = '2'");
+        a.pull(b);
+        let seen = [b.seen()];
+        let forgotten = collect(&a.conn, &seen, a.now).expect("collect");
+        assert!(forgotten > 0, "{kind}");
+        c.write("INSERT INTO p VALUES('9', 'own', 9)");
+        let everything = export(&a.conn, &VersionVector::new(), a.now).expect("export");
+        import_changeset(&c.conn, &everything, a.now.max(c.now)).expect("import");
+        assert_eq!(c.shown(), ["3|y|3", "9|own|9"], "{kind}");
+        assert_eq!(c.rows(KEYS), [""; 0], "{kind}");
+        settle(&mut all);
+    }
 }

@@ -13,6 +13,7 @@ use super::super::{ImportError, Quiet};
 use super::{Merging, Met, length};
 use crate::clocks::{self, Clock, LIFE, ROW};
 use crate::collect::{Past, Rejoin};
+use crate::constraints::{self, Touched, store};
 use crate::rows;
 use crate::shadow::Sites;
 use crate::table::{RowKey, Table};
@@ -50,6 +51,7 @@ impl Merging<'_> {
 
     /// Removes a row, and that it ever was.
     fn forget(&mut self, met: &Met<'_>) -> Result<(), ImportError> {
+        self.guard.touch(&met.life_key);
         self.remove(met)?;
         clocks::clear(self.conn, self.lane(LIFE), &met.life_key, &met.life_key)?;
         Ok(())
@@ -69,6 +71,12 @@ impl Merging<'_> {
                 if !named.contains(&self.table.life_key(&key)) {
                     let place = rowid.map_or_else(|| range.first.clone(), RowKey::Rowid);
                     places.push((place, key, range.clock));
+                }
+                Ok(())
+            })?;
+            store::for_each(self.conn, self.table.id, span, |place, row| {
+                if !named.contains(&place) {
+                    places.push((place, row.key, range.clock));
                 }
                 Ok(())
             })?;
@@ -127,6 +135,7 @@ pub(in crate::apply) fn sweep<'n>(
     let sites = Sites::load(conn)?;
     let nothing = BTreeSet::new();
     let mut count = 0;
+    let mut touched = Touched::default();
     for name in tables {
         let Some(id) = track::id_of(conn, name)? else {
             continue;
@@ -153,6 +162,8 @@ pub(in crate::apply) fn sweep<'n>(
             count += 1;
         }
         merging.forget_deaths(rejoin, named, &sites)?;
+        touched.add(id, merging.guard.into_touched());
     }
+    constraints::settle(conn, &touched)?;
     Ok(count)
 }
