@@ -1,5 +1,6 @@
 //! Merges a changeset from another replica into the tables: whole, or not at all.
 
+mod fitting;
 mod merging;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{Table, TableInfo};
 use crate::track::{self, TrackError};
 use crate::{FoldError, TableError, fold, parked, watermark};
+use fitting::{Fitted, fit};
 use merging::Merging;
 
 /// What an import did.
@@ -91,16 +93,6 @@ pub enum ImportError {
         /// Whose change.
         site: SiteId,
     },
-    /// The table has another primary key here.
-    #[error("table `{table}` has the primary key ({here}) here and ({there}) there")]
-    OtherKey {
-        /// The table.
-        table: String,
-        /// The key's columns here.
-        here: String,
-        /// The key's columns there.
-        there: String,
-    },
     /// The table's name is SQLite's or ours.
     #[error("it changes `{table}`, and names beginning with sqlite_ and syncline_ are reserved")]
     Reserved {
@@ -116,12 +108,6 @@ pub enum ImportError {
         table: String,
         /// The causal length that the change names.
         lives: u64,
-    },
-    /// A key that this table cannot have.
-    #[error("table `{table}` has whole numbers as keys, and a change names another")]
-    KeyType {
-        /// The table.
-        table: String,
     },
 }
 
@@ -296,11 +282,9 @@ pub(crate) fn merge_tables(
     let mut changed_count = 0;
     let mut touched = Touched::default();
     for changes in tables {
-        let table = match track::id_of(conn, &changes.name)? {
-            Some(id) => Table::read(conn, id, &changes.name)?,
-            None => None,
-        };
-        let Some(table) = table else {
+        let table = Table::named(conn, &changes.name)?;
+        // A key of other columns names other rows: they wait until the table has that key.
+        let Some(table) = table.filter(|table| table.has_key(&changes.key_columns)) else {
             let mut changes = changes.clone();
             // What is settled was parked before, or is of a row that is forgotten.
             changes.groups.retain(|group| !past.has(group.stamp));
@@ -310,7 +294,8 @@ pub(crate) fn merge_tables(
             continue;
         };
         watermark::settle(conn, &table)?;
-        let mut merging = Merging::new(conn, &table, changes, past)?;
+        let Fitted { changes, unfit } = fit(conn, &table, changes)?;
+        let mut merging = Merging::new(conn, &table, &changes, past)?;
         for group in &changes.groups {
             let site = sites.ordinal(conn, group.stamp.site)?;
             merging.group(group, site, &sites)?;
@@ -318,7 +303,8 @@ pub(crate) fn merge_tables(
         changed_count += merging.changed_count;
         // What was added here is not the user's.
         watermark::raise(conn, &table)?;
-        let groups = merging.lacking;
+        let mut groups = merging.lacking;
+        groups.extend(unfit);
         touched.add(table.id, merging.guard.into_touched());
         if !groups.is_empty() {
             parked::park(

@@ -4,11 +4,16 @@ use std::fmt;
 
 use rusqlite::Connection;
 
-use crate::capture::LANES_MAX;
 use crate::constraints::unique;
 use crate::crsql;
-use crate::table::{KeyKind, TableInfo, list};
+use crate::table::{KeyKind, TableInfo, free_rowid_name, list};
 use crate::value::quoted;
+
+/// The most columns a key can have: a packed key counts them in one byte.
+const KEY_COLUMNS_MAX: usize = u8::MAX as usize;
+
+/// The most columns of a table whose rowid is read beside them: SQLite returns 2,000 at most.
+const ROWID_COLUMNS_MAX: usize = 1_999;
 
 /// Why a table cannot be tracked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +25,18 @@ pub enum Obstacle {
     Reserved,
     /// Rows have no primary key by which replicas could tell them apart.
     NoPrimaryKey,
-    /// More columns beside the key than the change mask has bits for.
-    TooManyColumns {
+    /// More columns in the key than a packed key can count.
+    WideKey {
         /// How many it has.
         count: usize,
     },
+    /// More columns than can be read together with the rowid.
+    TooWide {
+        /// How many it has.
+        count: usize,
+    },
+    /// Columns have every name by which the rowid could be read.
+    NoRowidName,
     /// A unique index that names a function or a collation which only the application has: no other
     /// program could tell which rows it admits.
     Unique {
@@ -64,9 +76,18 @@ impl fmt::Display for Obstacle {
                 f,
                 "it has no primary key: declare one, so that devices can tell its rows apart"
             ),
-            Obstacle::TooManyColumns { count } => write!(
+            Obstacle::WideKey { count } => write!(
                 f,
-                "it has {count} columns beside its key and may have {LANES_MAX}"
+                "its key has {count} columns and may have {KEY_COLUMNS_MAX}"
+            ),
+            Obstacle::TooWide { count } => write!(
+                f,
+                "it has {count} columns and may have {ROWID_COLUMNS_MAX}, unless it is WITHOUT \
+                 ROWID or its key is INTEGER"
+            ),
+            Obstacle::NoRowidName => write!(
+                f,
+                "it has columns named rowid, oid and _rowid_: rename one of them"
             ),
             Obstacle::Unique { columns } => write!(
                 f,
@@ -181,13 +202,17 @@ pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<
     if key.is_empty() {
         return Ok(Some(Obstacle::NoPrimaryKey));
     }
-    let count = info
-        .columns
-        .iter()
-        .filter(|c| c.key_position == 0 && !c.is_generated)
-        .count();
-    if count > LANES_MAX || key.len() > usize::from(u8::MAX) {
-        return Ok(Some(Obstacle::TooManyColumns { count }));
+    if key.len() > KEY_COLUMNS_MAX {
+        return Ok(Some(Obstacle::WideKey { count: key.len() }));
+    }
+    if info.key_kind(conn)? == KeyKind::Rowid {
+        if free_rowid_name(info).is_err() {
+            return Ok(Some(Obstacle::NoRowidName));
+        }
+        let count = key.len() + info.stored_columns().count();
+        if count > ROWID_COLUMNS_MAX {
+            return Ok(Some(Obstacle::TooWide { count }));
+        }
     }
     if let Some(columns) = unique::foreign(conn, &info.name)? {
         return Ok(Some(Obstacle::Unique { columns }));

@@ -6,73 +6,157 @@
 //! columns' lanes, and, for a deleted row, whatever names it later. Appending also keeps them clear
 //! of the conflict policy of the statement that fires them, which would replace their own.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Connection, params_from_iter};
+use syncline_crdt::Value;
+
+use crate::mask;
 use crate::table::{Column, KeyKind, Table, list};
-use crate::value::quoted;
+use crate::value::{Bound, quoted};
 use crate::watermark;
 
 /// The mask of a row that was written as a whole.
 pub(crate) const WHOLE: i64 = -1;
 /// The mask of a row that was deleted.
 pub(crate) const DELETED: i64 = -2;
-/// The most columns beside the key that a mask has bits for.
-pub(crate) const LANES_MAX: usize = 62;
 /// How many columns one trigger compares. SQLite reads both values of each, so that an update of
 /// one column would pay for all; a trigger each would cost an update of all columns more.
 const COLUMNS_TOGETHER: usize = 8;
 /// The names under which every rowid is known.
 const ROWID_NAMES: [&str; 3] = ["rowid", "oid", "_rowid_"];
 
-/// Returns the statements that begin to capture a table's writes.
-pub(crate) fn begin(table: &Table) -> String {
-    let pending = table.pending();
+/// Begins to capture a table's writes.
+pub(crate) fn begin(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
+    let (pending, keys) = (table.pending(), keys(table));
+    let columns = format!("{keys}, {}", masks(table).join(", "));
+    conn.execute_batch(&format!("CREATE TABLE main.{pending}({columns});"))?;
+    create(conn, triggers(table, Some(watermark::LEAST)))
+}
+
+/// Makes the triggers anew, after the table's columns changed.
+pub(crate) fn renew(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
+    drop_triggers(conn, table.id)?;
+    let exists = "SELECT 1 FROM pragma_table_xinfo(?1, 'main') WHERE name = ?2";
+    for mask in masks(table) {
+        if !conn.prepare(exists)?.exists((table.pending(), &mask))? {
+            let add = format!("ALTER TABLE main.{} ADD COLUMN {mask}", table.pending());
+            conn.execute_batch(&add)?;
+        }
+    }
+    create(conn, triggers(table, None))
+}
+
+/// Makes the trigger for inserts anew, with another ceiling.
+pub(crate) fn renew_insert(conn: &Connection, table: &Table, ceiling: i64) -> rusqlite::Result<()> {
+    let name = format!("syncline_{}_insert", table.id);
+    conn.execute_batch(&format!("DROP TRIGGER IF EXISTS main.{name};"))?;
+    create(conn, vec![on_insert(table, Some(ceiling))])
+}
+
+/// Ends the capture of a table's writes.
+pub(crate) fn end(conn: &Connection, table_id: i64) -> rusqlite::Result<()> {
+    drop_triggers(conn, table_id)?;
+    conn.execute_batch(&format!(
+        "DROP TABLE IF EXISTS main.syncline_pending_{table_id};"
+    ))
+}
+
+/// Takes away the triggers, but not what they noted.
+pub(crate) fn drop_triggers(conn: &Connection, table_id: i64) -> rusqlite::Result<()> {
+    let names = "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND name GLOB ?1";
+    let mut statement = conn.prepare(names)?;
+    let names = statement.query_map([format!("syncline_{table_id}_*")], |row| row.get(0))?;
+    let names: Vec<String> = names.collect::<Result<_, _>>()?;
+    for name in names {
+        conn.execute_batch(&format!("DROP TRIGGER main.{}", quoted(&name)))?;
+    }
+    Ok(())
+}
+
+/// Whether all triggers of a table are there, and say what they should.
+pub(crate) fn is_complete(conn: &Connection, table: &Table) -> rusqlite::Result<bool> {
+    let found = "SELECT sql FROM main.sqlite_master
+        WHERE type = 'trigger' AND name GLOB ?1 AND name NOT GLOB '*_displace*'
+        AND tbl_name = ?2 COLLATE NOCASE";
+    let mut statement = conn.prepare_cached(found)?;
+    let named = (format!("syncline_{}_*", table.id), &table.name);
+    let found = statement.query_map(named, |row| row.get(0))?;
+    let found: BTreeSet<String> = found.collect::<Result<_, _>>()?;
+    let ceiling = watermark::ceiling(conn, table)?;
+    let made = |ceiling| triggers(table, ceiling).into_iter().collect();
+    Ok(found == made(None) || found == made(Some(ceiling)))
+}
+
+/// Notes a row that is gone as deleted.
+pub(crate) fn note_deletion(
+    conn: &Connection,
+    table: &Table,
+    key: &[Value],
+) -> rusqlite::Result<()> {
+    let (pending, fields) = (table.pending(), keys(table));
+    let mut places = list((1..=key.len()).map(|at| format!("?{at}")), ", ");
+    if table.kind == KeyKind::Rowid {
+        // Where the row was is not known; nobody's row has the least of all rowids.
+        places = format!("{}, {places}", i64::MIN);
+    }
+    let insert = format!("INSERT INTO {pending}(mask, {fields}) VALUES({DELETED}, {places})");
+    let key = params_from_iter(key.iter().map(Bound));
+    conn.prepare_cached(&insert)?.execute(key)?;
+    Ok(())
+}
+
+/// Returns the names of what names a row in the pending table, with commas.
+pub(crate) fn keys(table: &Table) -> String {
     let keys = (0..table.key_columns.len()).map(|at| format!("k{at}"));
-    let columns = match table.kind {
-        KeyKind::Integer => "key, mask".to_owned(),
-        KeyKind::Rowid => format!("key, mask, {}", list(keys, ", ")),
-        KeyKind::Packed => format!("mask, {}", list(keys, ", ")),
-    };
-    let triggers = triggers(table, Some(watermark::LEAST));
-    format!("CREATE TABLE {pending}({columns});\n{triggers}")
+    match table.kind {
+        KeyKind::Integer => "key".to_owned(),
+        KeyKind::Rowid => format!("key, {}", list(keys, ", ")),
+        KeyKind::Packed => list(keys, ", "),
+    }
 }
 
-/// Returns the statements that make the triggers anew, after the table's columns changed.
-pub(crate) fn renew(table: &Table) -> String {
-    format!("{}\n{}", drop_triggers(table.id), triggers(table, None))
+/// Returns the names of the mask's words in the pending table.
+pub(crate) fn masks(table: &Table) -> Vec<String> {
+    let lanes = table.columns.iter().map(|column| column.lane);
+    let (last, _) = mask::place(lanes.max().unwrap_or(0));
+    (0..=last).map(mask_name).collect()
 }
 
-/// Returns the statements that end the capture of a table's writes.
-pub(crate) fn end(table_id: i64) -> String {
-    format!(
-        "{}\nDROP TABLE IF EXISTS syncline_pending_{table_id};",
-        drop_triggers(table_id)
-    )
+fn mask_name(word: usize) -> String {
+    match word {
+        0 => "mask".to_owned(),
+        word => format!("mask{word}"),
+    }
 }
 
-/// Returns the statements that make the trigger for inserts anew, with another ceiling.
-pub(crate) fn renew_insert(table: &Table, ceiling: i64) -> String {
-    let drop = format!("DROP TRIGGER IF EXISTS syncline_{}_insert;", table.id);
-    format!("{drop}\n{}", on_insert(table, Some(ceiling)))
+fn create(conn: &Connection, triggers: Vec<String>) -> rusqlite::Result<()> {
+    for sql in triggers {
+        // In `main` also where a temporary table has the same name.
+        conn.execute_batch(&sql.replacen("TRIGGER ", "TRIGGER main.", 1))?;
+    }
+    Ok(())
 }
 
-fn drop_triggers(table_id: i64) -> String {
-    let drop = |event: String| format!("DROP TRIGGER IF EXISTS syncline_{table_id}_{event};");
-    let updates = (0..LANES_MAX.div_ceil(COLUMNS_TOGETHER)).map(update_event);
-    let others = ["insert", "move", "delete", "displace", "displaced"].map(str::to_owned);
-    list(others.into_iter().chain(updates).map(drop), "\n")
-}
-
-/// Returns the triggers; `ceiling` is that of the one for inserts.
-fn triggers(table: &Table, ceiling: Option<i64>) -> String {
-    let old = append(table, "OLD", &DELETED.to_string());
+/// Returns the statements that make the triggers, as SQLite stores them; `ceiling` is that of the
+/// one for inserts.
+fn triggers(table: &Table, ceiling: Option<i64>) -> Vec<String> {
+    let old = append(table, "OLD", "mask", &DELETED.to_string());
     let delete = trigger(table, "delete", "AFTER DELETE", "", &old);
-    let updates = table.columns.chunks(COLUMNS_TOGETHER).enumerate();
-    let updates = updates.map(|(at, columns)| on_update(table, &update_event(at), columns));
-    let all = [on_insert(table, ceiling), on_move(table), delete];
-    list(all.into_iter().chain(updates), "\n")
-}
-
-fn update_event(at: usize) -> String {
-    format!("update_{at}")
+    let mut all = vec![on_insert(table, ceiling), on_move(table), delete];
+    let mut words: BTreeMap<usize, Vec<&Column>> = BTreeMap::new();
+    for column in &table.columns {
+        words
+            .entry(mask::place(column.lane).0)
+            .or_default()
+            .push(column);
+    }
+    for (word, columns) in words {
+        for columns in columns.chunks(COLUMNS_TOGETHER) {
+            all.push(on_update(table, word, columns));
+        }
+    }
+    all
 }
 
 fn on_insert(table: &Table, ceiling: Option<i64>) -> String {
@@ -82,7 +166,7 @@ fn on_insert(table: &Table, ceiling: Option<i64>) -> String {
         (Some(below), None) => format!("WHEN {below}"),
         (Some(below), Some(unnamed)) => format!("WHEN {unnamed} OR {below}"),
     };
-    let new = append(table, "NEW", &WHOLE.to_string());
+    let new = append(table, "NEW", "mask", &WHOLE.to_string());
     let body = format!("{}{new}", refusal(unnamed));
     trigger(table, "insert", "AFTER INSERT", &condition, &body)
 }
@@ -102,22 +186,25 @@ fn on_move(table: &Table) -> String {
             list(names.chain(ROWID_NAMES.map(str::to_owned)), ", ")
         }
     };
-    let old = append(table, "OLD", &DELETED.to_string());
-    let new = append(table, "NEW", &WHOLE.to_string());
+    let old = append(table, "OLD", "mask", &DELETED.to_string());
+    let new = append(table, "NEW", "mask", &WHOLE.to_string());
     let body = format!("{}{old} {new}", refusal(without_key(table)));
     let when = format!("AFTER UPDATE OF {names}");
     trigger(table, "move", &when, &condition, &body)
 }
 
-fn on_update(table: &Table, event: &str, columns: &[Column]) -> String {
-    let bit = |column: &Column| {
-        let (changed, bit) = (differs(column), 1i64 << column.lane);
-        format!("CASE WHEN {changed} THEN {bit} ELSE 0 END")
+/// Notes which of some columns an update changed; their lanes are in one word of the mask.
+fn on_update(table: &Table, word: usize, columns: &[&Column]) -> String {
+    let bit = |column: &&Column| {
+        let (changed, (_, bit)) = (differs(column), mask::place(column.lane));
+        format!("CASE WHEN {changed} THEN {} ELSE 0 END", 1i64 << bit)
     };
-    let mask = list(columns.iter().map(bit), " | ");
+    let bits = list(columns.iter().map(bit), " | ");
     let names = list(columns.iter().map(|column| quoted(&column.name)), ", ");
+    let event = format!("update_{}", columns[0].lane);
     let when = format!("AFTER UPDATE OF {names}");
-    trigger(table, event, &when, "", &append(table, "NEW", &mask))
+    let body = append(table, "NEW", &mask_name(word), &bits);
+    trigger(table, &event, &when, "", &body)
 }
 
 /// Returns the condition that a row's key has a NULL, where SQLite lets it in, any number of times;
@@ -140,28 +227,23 @@ fn refusal(unnamed: Option<String>) -> String {
 
 fn trigger(table: &Table, event: &str, when: &str, condition: &str, body: &str) -> String {
     let (id, name) = (table.id, table.quoted());
-    format!("CREATE TRIGGER syncline_{id}_{event} {when} ON {name} {condition} BEGIN {body} END;")
+    format!("CREATE TRIGGER syncline_{id}_{event} {when} ON {name} {condition} BEGIN {body} END")
 }
 
-fn append(table: &Table, row: &str, mask: &str) -> String {
-    let pending = table.pending();
+/// Returns the statement that notes a row, with one word of its mask.
+fn append(table: &Table, row: &str, word: &str, bits: &str) -> String {
+    let (pending, keys) = (table.pending(), keys(table));
     let rowid = format!("{row}.{}", table.rowid);
-    let key = list(
-        table
-            .key_columns
-            .iter()
-            .map(|k| format!("{row}.{}", quoted(&k.name))),
-        ", ",
-    );
-    match table.kind {
-        KeyKind::Integer => format!("INSERT INTO {pending}(key, mask) VALUES({rowid}, {mask});"),
-        KeyKind::Packed => format!("INSERT INTO {pending} VALUES({mask}, {key});"),
+    let key = |column: &Column| format!("{row}.{}", quoted(&column.name));
+    let key = list(table.key_columns.iter().map(key), ", ");
+    let (keys, key) = match table.kind {
+        KeyKind::Integer => (keys, rowid),
+        KeyKind::Packed => (keys, key),
         // A living row's key is read when it is folded; a deleted one's only now.
-        KeyKind::Rowid if row == "NEW" => {
-            format!("INSERT INTO {pending}(key, mask) VALUES({rowid}, {mask});")
-        }
-        KeyKind::Rowid => format!("INSERT INTO {pending} VALUES({rowid}, {mask}, {key});"),
-    }
+        KeyKind::Rowid if row == "NEW" => ("key".to_owned(), rowid),
+        KeyKind::Rowid => (keys, format!("{rowid}, {key}")),
+    };
+    format!("INSERT INTO {pending}({keys}, {word}) VALUES({key}, {bits});")
 }
 
 /// Returns the condition that a column's value changed, byte for byte and type for type.

@@ -199,15 +199,17 @@ pub(crate) fn forget(conn: &Connection, table_id: i64) -> rusqlite::Result<()> {
             JOIN syncline_tables AS t ON t.name = c.table_name WHERE t.id = ?1";
         conn.execute(copy, [table_id])?;
     }
-    for shadow in [
-        "syncline_parked_rows",
-        "syncline_parked_claims",
-        "syncline_definitions",
-    ] {
-        conn.execute(
-            &format!("DELETE FROM {shadow} WHERE table_id = ?1"),
-            [table_id],
-        )?;
+    forget_rows(conn, table_id)?;
+    let definition = "DELETE FROM syncline_definitions WHERE table_id = ?1";
+    conn.execute(definition, [table_id])?;
+    Ok(())
+}
+
+/// Forgets a table's parked rows.
+pub(crate) fn forget_rows(conn: &Connection, table_id: i64) -> rusqlite::Result<()> {
+    for shadow in ["syncline_parked_rows", "syncline_parked_claims"] {
+        let delete = format!("DELETE FROM {shadow} WHERE table_id = ?1");
+        conn.execute(&delete, [table_id])?;
     }
     Ok(())
 }

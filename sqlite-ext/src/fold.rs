@@ -9,16 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::Connection;
 use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
 
-use crate::capture::{DELETED, WHOLE};
+use crate::capture;
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::collect::Past;
 use crate::constraints::{self, Touched};
 use crate::heal;
+use crate::mask::Mask;
 use crate::parked;
 use crate::rows::{self, key_from};
-use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick};
+use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick, tick_seen};
 use crate::table::{KeyKind, RowKey, Table};
-use crate::track::{TrackError, refresh};
 use crate::watermark;
 
 /// Why pending writes could not be folded.
@@ -34,9 +34,6 @@ pub enum FoldError {
     /// A table's declaration could not be read.
     #[error(transparent)]
     Table(#[from] crate::TableError),
-    /// A column that was added cannot be tracked.
-    #[error("a tracked table changed: {0}")]
-    Changed(Box<TrackError>),
 }
 
 /// Folds all that is pending into one version of this replica, and returns it; `None` if nothing
@@ -50,41 +47,58 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
         return Ok(None);
     }
     in_savepoint(conn, || {
-        heal::heal(conn)?;
-        let mut version = None;
+        let mended = heal::heal(conn, now_unix_ms)?;
+        let (mut seen, mut version) = (None, None);
         let mut touched = Touched::default();
         for table in Table::all(conn)? {
-            let changed = |error| FoldError::Changed(Box::new(error));
-            let known_count = table.columns.len();
-            let table = refresh(conn, table, now_unix_ms).map_err(changed)?;
             touched.add(table.id, constraints::refresh(conn, &table)?);
-            let notes = Notes::take(conn, &table)?;
-            if !notes.is_empty() {
-                let version = match version {
-                    Some(version) => version,
-                    None => *version.insert(tick(conn, now_unix_ms)?.version),
-                };
-                Folding {
-                    conn,
-                    table: &table,
-                    version,
-                }
-                .fold(&notes)?;
-                if constraints::store::any(conn, table.id)? {
-                    let rows = notes.rows(conn, &table)?;
-                    constraints::take_over(conn, &table, &rows)?;
-                    touched.add(table.id, rows);
-                }
+            if mended.noted.contains(&table.id) {
+                let rows = fold_table(conn, &table, &mut seen, &tick_seen)?;
+                touched.add(table.id, rows);
             }
+            let rows = fold_table(conn, &table, &mut version, &|conn| {
+                Ok(tick(conn, now_unix_ms)?.version)
+            })?;
+            touched.add(table.id, rows);
             // After the notes: what waited must meet the rows as they are.
-            if table.columns.len() > known_count {
-                parked::replay(conn, &table.name, Past::of(conn)?).map_err(changed)?;
+            if mended.widened.contains(&table.id) {
+                parked::replay(conn, &table.name, Past::of(conn)?)?;
             }
         }
         constraints::settle(conn, &touched)?;
         constraints::note_schema(conn)?;
-        Ok(version)
+        Ok(version.or(seen))
     })
+}
+
+/// Folds what is noted of one table into `version`, which `tick` gives if there is none yet. Returns
+/// the rows that were touched, where any is parked.
+fn fold_table(
+    conn: &Connection,
+    table: &Table,
+    version: &mut Option<Hlc>,
+    tick: &dyn Fn(&Connection) -> rusqlite::Result<Hlc>,
+) -> Result<BTreeSet<RowKey>, FoldError> {
+    let notes = Notes::take(conn, table)?;
+    if notes.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let version = match *version {
+        Some(version) => version,
+        None => *version.insert(tick(conn)?),
+    };
+    let folding = Folding {
+        conn,
+        table,
+        version,
+    };
+    folding.fold(&notes)?;
+    if !constraints::store::any(conn, table.id)? {
+        return Ok(BTreeSet::new());
+    }
+    let rows = notes.rows(conn, table)?;
+    constraints::take_over(conn, table, &rows)?;
+    Ok(rows)
 }
 
 /// Folds, then reads one state of the database in which nothing is pending: what others write
@@ -107,23 +121,15 @@ pub(crate) fn read_folded<T, E: From<FoldError> + From<rusqlite::Error>>(
     }
 }
 
-/// Whether anything is pending, or a table has columns that are not tracked: looked up without
-/// taking the lock for writing.
+/// Whether anything is pending, or a table has to be mended: looked up without taking the lock for
+/// writing.
 fn has_work(conn: &Connection) -> Result<bool, FoldError> {
     if heal::is_needed(conn)? || constraints::is_outdated(conn)? {
         return Ok(true);
     }
     for table in Table::all(conn)? {
         let any = format!("SELECT 1 FROM {} LIMIT 1", table.pending());
-        let columns =
-            "SELECT 1 FROM pragma_table_xinfo(?1, 'main') AS x WHERE pk = 0 AND hidden = 0
-            AND NOT EXISTS (SELECT 1 FROM syncline_columns WHERE table_id = ?2 AND name = x.name)";
-        if conn.prepare_cached(&any)?.exists([])?
-            || watermark::is_passed(conn, &table)?
-            || conn
-                .prepare_cached(columns)?
-                .exists((&table.name, table.id))?
-        {
+        if conn.prepare_cached(&any)?.exists([])? || watermark::is_passed(conn, &table)? {
             return Ok(true);
         }
     }
@@ -146,8 +152,7 @@ struct Notes {
 struct Run {
     first: RowKey,
     last: RowKey,
-    /// A bit for each lane; [`WHOLE`] has them all.
-    mask: i64,
+    mask: Mask,
 }
 
 impl Notes {
@@ -157,33 +162,37 @@ impl Notes {
         let mut notes = Notes::default();
         let mut runs: Vec<Run> = Vec::new();
         let key_count = table.key_columns.len();
-        let mut statement = conn.prepare_cached(&format!("SELECT * FROM {pending}"))?;
+        let masks = capture::masks(table);
+        let fields = format!("{}, {}", masks.join(", "), capture::keys(table));
+        let key_at = masks.len();
+        let mut statement = conn.prepare_cached(&format!("SELECT {fields} FROM {pending}"))?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let (place, mask) = match table.kind {
-                KeyKind::Packed => (table.life_key(&key_from(row, 1, key_count)?), row.get(0)?),
-                KeyKind::Integer | KeyKind::Rowid => (RowKey::Rowid(row.get(0)?), row.get(1)?),
+            let place = match table.kind {
+                KeyKind::Packed => table.life_key(&key_from(row, key_at, key_count)?),
+                KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(key_at)?),
             };
-            if mask == DELETED {
+            let mask = Mask::read(row, 0, key_at)?;
+            if mask.is_deletion() {
                 match (table.kind, &place) {
                     (KeyKind::Integer, RowKey::Rowid(key)) => notes.deleted_runs.push((*key, *key)),
                     (KeyKind::Rowid, RowKey::Rowid(rowid)) => {
-                        notes
-                            .deleted
-                            .insert((key_from(row, 2, key_count)?, Some(*rowid)));
+                        let key = key_from(row, key_at + 1, key_count)?;
+                        notes.deleted.insert((key, Some(*rowid)));
                     }
                     _ => {
-                        notes.deleted.insert((key_from(row, 1, key_count)?, None));
+                        let key = key_from(row, key_at, key_count)?;
+                        notes.deleted.insert((key, None));
                     }
                 }
-            } else if mask != 0 {
+            } else if !mask.is_empty() {
                 push(&mut runs, place, mask);
             }
         }
         drop(rows);
         drop(statement);
         watermark::for_each(conn, table, |rowid| {
-            push(&mut runs, RowKey::Rowid(rowid), WHOLE)
+            push(&mut runs, RowKey::Rowid(rowid), Mask::WHOLE)
         })?;
         watermark::raise(conn, table)?;
         notes.written = disjoint(runs);
@@ -224,7 +233,7 @@ impl Notes {
 }
 
 /// Adds a row to the last run if it follows it.
-fn push(runs: &mut Vec<Run>, place: RowKey, mask: i64) {
+fn push(runs: &mut Vec<Run>, place: RowKey, mask: Mask) {
     if let (Some(run), RowKey::Rowid(rowid)) = (runs.last_mut(), &place)
         && let RowKey::Rowid(last) = &mut run.last
         && run.mask == mask
@@ -246,13 +255,14 @@ fn disjoint(mut runs: Vec<Run>) -> Vec<Run> {
     if runs.is_sorted_by(|a, b| a.last < b.first) {
         return runs;
     }
-    let mut masks: BTreeMap<RowKey, i64> = BTreeMap::new();
+    let mut masks: BTreeMap<RowKey, Mask> = BTreeMap::new();
     for run in runs {
+        let mut add = |place| masks.entry(place).or_default().join(&run.mask);
         match (&run.first, &run.last) {
-            (RowKey::Rowid(first), RowKey::Rowid(last)) => (*first..=*last).for_each(|rowid| {
-                *masks.entry(RowKey::Rowid(rowid)).or_default() |= run.mask;
-            }),
-            _ => *masks.entry(run.first).or_default() |= run.mask,
+            (RowKey::Rowid(first), RowKey::Rowid(last)) => {
+                (*first..=*last).for_each(|rowid| add(RowKey::Rowid(rowid)));
+            }
+            _ => add(run.first),
         }
     }
     let mut runs = Vec::new();
@@ -435,8 +445,6 @@ impl Folding<'_> {
 
     /// Stamps what was written.
     fn writes(&self, notes: &Notes) -> rusqlite::Result<()> {
-        let lanes = self.table.columns.iter().map(|column| 1 << column.lane);
-        let all: i64 = lanes.fold(0, |mask, lane: i64| mask | lane);
         let used = |column: &&crate::table::Column| {
             clocks::is_used(self.conn, self.lane(column.lane))
                 .map(|used| used.then_some(column.lane))
@@ -455,7 +463,8 @@ impl Folding<'_> {
             causal_length: 0,
         };
         for Run { first, last, mask } in &notes.written {
-            if *mask == WHOLE || mask & all == all {
+            let mut columns = self.table.columns.iter();
+            if columns.all(|column| mask.has(column.lane)) {
                 clocks::set(self.conn, self.lane(ROW), first, last, clock)?;
                 for lane in &used {
                     clocks::clear(self.conn, self.lane(*lane), first, last)?;
@@ -466,7 +475,7 @@ impl Folding<'_> {
                 continue;
             }
             for column in &self.table.columns {
-                if mask & (1 << column.lane) != 0 {
+                if mask.has(column.lane) {
                     clocks::set(self.conn, self.lane(column.lane), first, last, clock)?;
                 }
             }

@@ -1,20 +1,30 @@
 //! Notices that a file was changed behind our back in ways that no trigger sees, and mends it.
 //!
 //! - A table that was rebuilt (`CREATE new; INSERT; DROP old; RENAME`) has lost its triggers.
+//! - One that was made anew with another key has clocks that name nothing; see [`rekey`](crate::rekey).
+//! - One that cannot be tracked as it is stands aside until it can be: its changes wait, and all
+//!   other tables go on.
 //! - A file that was dumped and loaded has other rowids in tables whose key is not the rowid, and
 //!   there the clocks would name other rows. A canary shows it: a row of such a table, with a
 //!   rowid that loading a dump does not give again, and that VACUUM keeps as it keeps the user's.
 //!
-//! Either way what became of the rows in between is not known. So all rows count as written now: no
-//! row is lost, and none keeps a clock that may be another's.
+//! What became of the rows in between is not known. So all rows count as written: no row is lost,
+//! and none keeps a clock that may be another's. They count as written right after what was seen
+//! last, so that what others wrote since then wins over them.
+
+use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::candidate::obstacle;
 use crate::capture::{self, DELETED, WHOLE};
 use crate::clocks::{self, LIFE, Lane, ROW};
+use crate::columns;
 use crate::constraints;
+use crate::rekey::rekey;
 use crate::rows;
-use crate::table::{KeyKind, RowKey, Table, TableError, list};
+use crate::shape::Shape;
+use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo, list};
 use syncline_crdt::{Value, unpack_key};
 
 /// The canary's rowid: far above what loading a dump gives a table's only row.
@@ -36,11 +46,71 @@ fn rowids_hold(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(found == Some(CANARY))
 }
 
-fn is_captured(conn: &Connection, table: &Table) -> rusqlite::Result<bool> {
-    let trigger = "SELECT 1 FROM main.sqlite_master
-        WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE";
-    let name = format!("syncline_{}_insert", table.id);
-    conn.prepare_cached(trigger)?.exists((&name, &table.name))
+/// A tracked table as it is noted.
+pub(crate) struct Entry {
+    pub(crate) id: i64,
+    pub(crate) name: String,
+    /// Its [`Shape`] when it was last read.
+    pub(crate) shape: String,
+    /// Why it stands aside, if it does.
+    pub(crate) aside: Option<String>,
+}
+
+impl Entry {
+    fn all(conn: &Connection) -> rusqlite::Result<Vec<Self>> {
+        let all = "SELECT id, name, shape, aside FROM syncline_tables ORDER BY id";
+        let mut statement = conn.prepare_cached(all)?;
+        let entries = statement.query_map([], |row| {
+            Ok(Entry {
+                id: row.get(0)?,
+                name: row.get(1)?,
+                shape: row.get(2)?,
+                aside: row.get(3)?,
+            })
+        })?;
+        entries.collect()
+    }
+}
+
+/// What has to be done about a table.
+enum Care {
+    /// It is as it was, or it is not there.
+    Nothing,
+    /// Columns were added.
+    Columns(Table),
+    /// Its triggers are gone, so what became of its rows is not known.
+    Triggers,
+    /// It has another key.
+    Key(Shape),
+    /// It cannot be tracked as it is, for this reason.
+    Aside(String),
+}
+
+fn care(conn: &Connection, entry: &Entry) -> Result<Care, TableError> {
+    let Some(info) = TableInfo::read(conn, &entry.name)? else {
+        return Ok(Care::Nothing);
+    };
+    let shape = info.shape(conn)?;
+    let has_shape = shape.to_text() == entry.shape;
+    if entry.aside.is_none()
+        && has_shape
+        && let Some(table) = Table::read(conn, entry.id, &entry.name)?
+        && capture::is_complete(conn, &table)?
+    {
+        if columns::are_all_known(&table, &info) {
+            return Ok(Care::Nothing);
+        }
+        if obstacle(conn, &info)?.is_none() {
+            return Ok(Care::Columns(table));
+        }
+    }
+    let obstacle = obstacle(conn, &info)?.map(|obstacle| obstacle.to_string());
+    Ok(match obstacle {
+        Some(_) if obstacle == entry.aside => Care::Nothing,
+        Some(reason) => Care::Aside(reason),
+        None if has_shape => Care::Triggers,
+        None => Care::Key(shape),
+    })
 }
 
 /// Whether something has to be mended.
@@ -48,46 +118,136 @@ pub(crate) fn is_needed(conn: &Connection) -> Result<bool, TableError> {
     if !rowids_hold(conn)? {
         return Ok(true);
     }
-    for table in Table::all(conn)? {
-        if !is_captured(conn, &table)? {
+    if schema_version(conn)? == checked_schema_version(conn)? {
+        return Ok(false);
+    }
+    for entry in Entry::all(conn)? {
+        if !matches!(care(conn, &entry)?, Care::Nothing) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
+/// The tables that were mended, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Mended {
+    /// All rows of these are noted as written.
+    pub(crate) noted: BTreeSet<i64>,
+    /// These may have a place for what waited for them.
+    pub(crate) widened: BTreeSet<i64>,
+}
+
 /// Mends what has to be; the notes it leaves are folded next.
-pub(crate) fn heal(conn: &Connection) -> Result<(), TableError> {
+pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableError> {
+    let mut mended = Mended::default();
     let rowids_hold = rowids_hold(conn)?;
-    for table in Table::all(conn)? {
-        let is_captured = is_captured(conn, &table)?;
-        if !is_captured {
-            conn.execute_batch(&capture::renew(&table))?;
-            constraints::capture(conn, &table)?;
-        }
-        if !is_captured || (!rowids_hold && table.kind == KeyKind::Rowid) {
-            note_everything(conn, &table)?;
+    if rowids_hold && schema_version(conn)? == checked_schema_version(conn)? {
+        return Ok(mended);
+    }
+    for entry in Entry::all(conn)? {
+        let id = entry.id;
+        match care(conn, &entry)? {
+            Care::Nothing => {}
+            Care::Columns(table) => {
+                columns::take_up(conn, &table, now_unix_ms)?;
+                mended.widened.insert(id);
+            }
+            Care::Triggers => {
+                set_aside(conn, id, None)?;
+                mend(conn, &entry, now_unix_ms, |conn, table| {
+                    capture::renew(conn, table)?;
+                    constraints::capture(conn, table)?;
+                    note_everything(conn, table)
+                })?;
+                mended.noted.insert(id);
+            }
+            Care::Key(shape) => {
+                set_aside(conn, id, None)?;
+                rekey(conn, &entry, &shape)?;
+                mend(conn, &entry, now_unix_ms, note_rows)?;
+                mended.noted.insert(id);
+            }
+            Care::Aside(reason) => {
+                // Its triggers could stop the user's writes.
+                capture::drop_triggers(conn, id)?;
+                set_aside(conn, id, Some(&reason))?;
+            }
         }
     }
+    mended.widened.extend(&mended.noted);
     if !rowids_hold {
+        for table in Table::all(conn)? {
+            if table.kind == KeyKind::Rowid && mended.noted.insert(table.id) {
+                note_everything(conn, &table)?;
+            }
+        }
         set_canary(conn)?;
     }
+    let checked = "INSERT OR REPLACE INTO syncline_meta(key, value) VALUES('mended', ?1)";
+    conn.prepare_cached(checked)?
+        .execute([schema_version(conn)?])?;
+    Ok(mended)
+}
+
+/// Runs `how` on a table that is as it should be, with all its columns.
+fn mend(
+    conn: &Connection,
+    entry: &Entry,
+    now_unix_ms: u64,
+    how: impl FnOnce(&Connection, &Table) -> rusqlite::Result<()>,
+) -> Result<(), TableError> {
+    if let Some(table) = Table::read(conn, entry.id, &entry.name)? {
+        let table = columns::take_up(conn, &table, now_unix_ms)?;
+        how(conn, &table)?;
+    }
+    Ok(())
+}
+
+/// SQLite's counter of changes to the schema, by whomever.
+fn schema_version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("PRAGMA main.schema_version")?
+        .query_one([], |row| row.get(0))
+}
+
+/// Returns at which schema all tables were as they should be.
+fn checked_schema_version(conn: &Connection) -> rusqlite::Result<i64> {
+    let checked = "SELECT value FROM syncline_meta WHERE key = 'mended'";
+    let checked = conn
+        .prepare_cached(checked)?
+        .query_one([], |row| row.get(0));
+    Ok(checked.optional()?.unwrap_or(-1))
+}
+
+fn set_aside(conn: &Connection, id: i64, reason: Option<&str>) -> rusqlite::Result<()> {
+    let set = "UPDATE syncline_tables SET aside = ?2 WHERE id = ?1";
+    conn.prepare_cached(set)?.execute((id, reason))?;
     Ok(())
 }
 
 /// Notes all rows as written, and those that are gone as deleted.
 fn note_everything(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
-    let (pending, name) = (table.pending(), table.quoted());
-    conn.execute(&format!("DELETE FROM {pending}"), [])?;
+    let pending = table.pending();
     if table.kind == KeyKind::Rowid {
-        // The rowids name nothing any more. Which rows are gone is not known: they stay elsewhere.
-        // Parked rows are named by their keys.
+        // The rowids name nothing any more. Which rows are gone is known from notes only: all
+        // others stay elsewhere. Parked rows are named by their keys.
+        conn.execute(
+            &format!("DELETE FROM {pending} WHERE mask <> {DELETED}"),
+            [],
+        )?;
         let rest = "DELETE FROM syncline_clocks
             WHERE table_id = ?1 AND lane <> ?2 AND typeof(key) = 'integer'";
         conn.execute(rest, (table.id, LIFE))?;
     } else {
+        conn.execute(&format!("DELETE FROM {pending}"), [])?;
         note_all_gone(conn, table)?;
     }
+    note_rows(conn, table)
+}
+
+/// Notes all rows as written.
+fn note_rows(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
+    let (pending, name) = (table.pending(), table.quoted());
     let (into, fields) = match table.kind {
         KeyKind::Packed => {
             let keys = (0..table.key_columns.len()).map(|at| format!("k{at}"));
@@ -146,14 +306,7 @@ fn note_gone(conn: &Connection, table: &Table, range: &clocks::Range) -> rusqlit
                 Ok(())
             })?;
             if !is_there {
-                let fields = list((2..=key.len() + 1).map(|at| format!("?{at}")), ", ");
-                let insert = format!("INSERT INTO {pending} VALUES(?1, {fields})");
-                let mut statement = conn.prepare(&insert)?;
-                statement.raw_bind_parameter(1, DELETED)?;
-                for (at, value) in key.iter().enumerate() {
-                    statement.raw_bind_parameter(at + 2, crate::value::Bound(value))?;
-                }
-                statement.raw_execute()?;
+                capture::note_deletion(conn, table, &key)?;
             }
         }
         (RowKey::Rowid(_), RowKey::Packed(_)) => unreachable!("a range has keys of one kind"),

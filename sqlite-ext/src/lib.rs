@@ -19,6 +19,7 @@ mod candidate;
 mod capture;
 mod clocks;
 mod collect;
+mod columns;
 mod constraints;
 mod crsql;
 mod digest;
@@ -28,13 +29,16 @@ mod functions;
 mod heal;
 #[cfg(feature = "loadable")]
 mod loadable;
+mod mask;
 mod options;
 #[cfg(feature = "linked")]
 mod other;
 mod parked;
+mod rekey;
 mod rows;
 mod schema;
 mod shadow;
+mod shape;
 mod table;
 mod track;
 mod value;
@@ -53,7 +57,9 @@ pub use other::load_extension;
 pub use schema::SchemaError;
 pub use shadow::{OpenError, is_prepared, prepare, site_id, version_vector};
 pub use table::TableError;
-pub use track::{TrackError, Tracked, leave, pending_count, track, tracked_tables, untrack};
+pub use track::{
+    TrackError, Tracked, leave, pending_count, tables_aside, track, tracked_tables, untrack,
+};
 
 #[cfg(test)]
 mod tests;

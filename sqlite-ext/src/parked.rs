@@ -9,8 +9,8 @@ use syncline_crdt::{
 
 use crate::apply::{ImportError, merge_tables};
 use crate::collect::Past;
+use crate::shadow::in_savepoint;
 use crate::table::canonical;
-use crate::track::TrackError;
 
 /// Keeps a table's changes for later.
 pub(crate) fn park(conn: &Connection, table: &TableChanges) -> rusqlite::Result<()> {
@@ -28,19 +28,24 @@ pub(crate) fn park(conn: &Connection, table: &TableChanges) -> rusqlite::Result<
 }
 
 /// Merges what waited for a table; `past` is empty if no row of the table was here before. What of
-/// it still has no place is parked again; merging the rest a second time
-/// changes nothing.
-pub(crate) fn replay(conn: &Connection, name: &str, past: Past) -> Result<(), TrackError> {
-    let take = "DELETE FROM syncline_parked WHERE name = ?1 RETURNING changes";
-    let mut statement = conn.prepare_cached(take)?;
-    let waiting = statement.query_map([name], |row| row.get::<_, Vec<u8>>(0))?;
-    let waiting: Vec<Vec<u8>> = waiting.collect::<Result<_, _>>()?;
-    let mut past = past;
-    for bytes in waiting {
-        let merged = Changeset::decode(&bytes)
-            .map_err(ImportError::from)
-            .and_then(|changeset| merge_tables(conn, &changeset.tables, &mut past));
-        merged.map_err(|error| TrackError::Parked(Box::new(error)))?;
+/// it still has no place waits on; merging the rest a second time changes nothing.
+pub(crate) fn replay(conn: &Connection, name: &str, mut past: Past) -> rusqlite::Result<()> {
+    let waiting = "SELECT id, changes FROM syncline_parked WHERE name = ?1 COLLATE NOCASE";
+    let mut statement = conn.prepare_cached(waiting)?;
+    let waiting = statement.query_map([name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let waiting: Vec<(i64, Vec<u8>)> = waiting.collect::<Result<_, _>>()?;
+    for (id, bytes) in waiting {
+        let merged = in_savepoint(conn, || {
+            // First, because what has no place is parked again.
+            let take = "DELETE FROM syncline_parked WHERE id = ?1";
+            conn.prepare_cached(take)?.execute([id])?;
+            let changeset = Changeset::decode(&bytes)?;
+            merge_tables(conn, &changeset.tables, &mut past)
+        });
+        // Whatever else is wrong with it must not keep the rest from going on.
+        if let Err(ImportError::Sqlite(error)) = merged {
+            return Err(error);
+        }
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use syncline_crdt::{Value, unpack_key};
 
-use crate::table::{KeyKind, RowKey, Table, list};
+use crate::shape::{Affinity, number};
+use crate::table::{KeyKind, RowKey, Table, canonical, list};
 use crate::value::{Bound, from_sqlite, quoted};
 
 /// Reads `count` values of a row from column `first` on.
@@ -41,13 +42,18 @@ pub(crate) fn for_each(
         return Ok(());
     }
     let rowid = &table.rowid;
+    // An integer key is the rowid: no other table could have SQLite's 2,000 columns beside it.
+    let (fields, values_at) = match table.kind {
+        KeyKind::Integer => (fields, 0),
+        KeyKind::Rowid | KeyKind::Packed => (format!("{rowid}, {fields}"), 1),
+    };
     let select = format!(
-        "SELECT {rowid}, {fields} FROM main.{name} WHERE {rowid} BETWEEN ?1 AND ?2 ORDER BY {rowid}"
+        "SELECT {fields} FROM main.{name} WHERE {rowid} BETWEEN ?1 AND ?2 ORDER BY {rowid}"
     );
     let mut statement = conn.prepare_cached(&select)?;
     let mut rows = statement.query((first, last))?;
     while let Some(row) = rows.next()? {
-        each(Some(row.get(0)?), key_from(row, 1, width)?)?;
+        each(Some(row.get(0)?), key_from(row, values_at, width)?)?;
     }
     Ok(())
 }
@@ -94,4 +100,28 @@ pub(crate) fn place(
         KeyKind::Packed => table.life_key(key),
         KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(rowid),
     }))
+}
+
+/// Returns a key as the table's columns hold it, which may have other types here than where it
+/// comes from; `None` if no row here can have it.
+pub(crate) fn native_key(
+    conn: &Connection,
+    table: &Table,
+    key: &[Value],
+) -> rusqlite::Result<Option<Vec<Value>>> {
+    let mut native = Vec::with_capacity(key.len());
+    for (value, column) in key.iter().zip(&table.shape.key) {
+        native.push(match (column.affinity, value) {
+            (Affinity::Text, Value::Integer(_) | Value::Real(_)) => {
+                let mut cast = conn.prepare_cached("SELECT CAST(?1 AS TEXT)")?;
+                cast.query_one([Bound(value)], |row| row.get_ref(0).map(from_sqlite))?
+            }
+            (Affinity::Number, Value::Text(text)) => number(text).unwrap_or_else(|| value.clone()),
+            _ => value.clone(),
+        });
+    }
+    if table.kind == KeyKind::Integer {
+        native = canonical(&native);
+    }
+    Ok(table.key_place(&native).map(|_| native))
 }

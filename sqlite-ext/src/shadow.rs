@@ -27,7 +27,9 @@ const TABLES: &str = "
         name TEXT NOT NULL UNIQUE COLLATE NOCASE,
         site INTEGER NOT NULL,
         version INTEGER NOT NULL,
-        options TEXT NOT NULL
+        options TEXT NOT NULL,
+        shape TEXT NOT NULL,
+        aside TEXT
     );
     CREATE TABLE syncline_columns(
         table_id INTEGER NOT NULL,
@@ -214,6 +216,11 @@ pub(crate) fn tick(conn: &Connection, now_unix_ms: u64) -> rusqlite::Result<Stam
         version,
         site: site_id(conn)?,
     })
+}
+
+/// Returns the time right after everything that was seen, whatever the clock says.
+pub(crate) fn tick_seen(conn: &Connection) -> rusqlite::Result<Hlc> {
+    Ok(tick(conn, 0)?.version)
 }
 
 /// Returns the earliest time this replica can still write at: before everything that others wrote,

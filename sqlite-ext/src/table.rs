@@ -1,22 +1,14 @@
 //! A tracked table as it stands: its key, its columns and the SQL fragments made of them.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension};
 use syncline_crdt::{Value, pack_key};
 
 use crate::options::{OptionsError, TableOptions};
+pub(crate) use crate::shape::KeyKind;
+use crate::shape::{Affinity, KeyColumn, Shape, StrictType, whole};
 use crate::value::quoted;
-
-/// How a table's rows are named in the clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeyKind {
-    /// `INTEGER PRIMARY KEY`: by the key, which is the rowid.
-    Integer,
-    /// A rowid table with another primary key: by rowid while a row lives, by the packed key for
-    /// its causal length. A rowid is never sent.
-    Rowid,
-    /// `WITHOUT ROWID`: by the packed key.
-    Packed,
-}
 
 /// A column of a tracked table.
 #[derive(Clone, Debug)]
@@ -28,7 +20,10 @@ pub(crate) struct Column {
     pub(crate) placeholder: Option<&'static str>,
     /// Whether `1` and `1.0` are different values in it.
     pub(crate) keeps_number_types: bool,
+    /// Whether it refuses NULL.
     pub(crate) is_not_null: bool,
+    /// The type it insists on.
+    pub(crate) strict: Option<StrictType>,
 }
 
 /// A tracked table.
@@ -43,6 +38,8 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     /// The name under which the rowid can be read, where there is one.
     pub(crate) rowid: String,
+    /// What its clocks rely on.
+    pub(crate) shape: Shape,
     /// How it is tracked.
     pub(crate) options: TableOptions,
 }
@@ -81,18 +78,19 @@ pub(crate) struct ColumnInfo {
 pub(crate) struct TableInfo {
     pub(crate) name: String,
     pub(crate) is_without_rowid: bool,
+    pub(crate) is_strict: bool,
     pub(crate) columns: Vec<ColumnInfo>,
 }
 
 impl TableInfo {
     /// Reads what SQLite knows; `None` if there is no such ordinary table.
     pub(crate) fn read(conn: &Connection, name: &str) -> rusqlite::Result<Option<Self>> {
-        let list = "SELECT name, wr FROM pragma_table_list
+        let list = "SELECT name, wr, strict FROM pragma_table_list
             WHERE schema = 'main' AND type = 'table' AND name = ?1 COLLATE NOCASE";
         let found = conn
             .prepare_cached(list)?
-            .query_one([name], |row| Ok((row.get(0)?, row.get(1)?)));
-        let Some((name, is_without_rowid)) = found.optional()? else {
+            .query_one([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        let Some((name, is_without_rowid, is_strict)) = found.optional()? else {
             return Ok(None);
         };
         let name: String = name;
@@ -113,6 +111,7 @@ impl TableInfo {
         Ok(Some(TableInfo {
             name,
             is_without_rowid,
+            is_strict,
             columns,
         }))
     }
@@ -126,6 +125,24 @@ impl TableInfo {
             .collect();
         key.sort_by_key(|column| column.key_position);
         key
+    }
+
+    /// Returns the columns beside the key that are stored.
+    pub(crate) fn stored_columns(&self) -> impl Iterator<Item = &ColumnInfo> {
+        let is_stored = |column: &&ColumnInfo| column.key_position == 0 && !column.is_generated;
+        self.columns.iter().filter(is_stored)
+    }
+
+    /// Returns what the table's clocks rely on.
+    pub(crate) fn shape(&self, conn: &Connection) -> rusqlite::Result<Shape> {
+        let key_column = |column: &ColumnInfo| KeyColumn {
+            name: column.name.clone(),
+            affinity: Affinity::of(&column.declared),
+        };
+        Ok(Shape {
+            kind: self.key_kind(conn)?,
+            key: self.key_columns().into_iter().map(key_column).collect(),
+        })
     }
 
     /// Returns how the table's rows are named.
@@ -150,33 +167,34 @@ impl TableInfo {
 }
 
 impl Table {
-    /// Reads a tracked table; `None` if it was dropped.
+    /// Reads a tracked table; `None` if it was dropped or its rows cannot be named.
     pub(crate) fn read(conn: &Connection, id: i64, name: &str) -> Result<Option<Self>, TableError> {
         let Some(info) = TableInfo::read(conn, name)? else {
             return Ok(None);
         };
-        let kind = info.key_kind(conn)?;
-        let lane_of = "SELECT lane FROM syncline_columns WHERE table_id = ?1 AND name = ?2";
-        let mut lane_of = conn.prepare_cached(lane_of)?;
-        let mut columns = Vec::new();
-        for column in &info.columns {
-            if column.key_position > 0 || column.is_generated {
-                continue;
-            }
-            // A column without a lane was added after the table was tracked; see `track::refresh`.
-            let lane = lane_of
-                .query_one((id, &column.name), |row| row.get(0))
-                .optional()?;
-            columns.extend(lane.map(|lane| column.tracked(lane)));
-        }
+        let shape = info.shape(conn)?;
+        let kind = shape.kind;
+        let lanes = "SELECT lower(name), lane FROM syncline_columns WHERE table_id = ?1";
+        let mut lanes = conn.prepare_cached(lanes)?;
+        let lanes = lanes.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let lanes: BTreeMap<String, i64> = lanes.collect::<Result<_, _>>()?;
+        // A column without a lane was added after the table was tracked; see `columns`.
+        let tracked = |column: &ColumnInfo| {
+            let lane = lanes.get(&column.name.to_ascii_lowercase())?;
+            Some(column.tracked(*lane, info.is_strict))
+        };
+        let columns = info.stored_columns().filter_map(tracked).collect();
         let key_columns = info
             .key_columns()
             .into_iter()
-            .map(|column| column.tracked(0))
+            .map(|column| column.tracked(0, info.is_strict))
             .collect();
         let rowid = match kind {
             KeyKind::Integer => quoted(&info.key_columns()[0].name),
-            KeyKind::Rowid => free_rowid_name(&info)?,
+            KeyKind::Rowid => match free_rowid_name(&info) {
+                Ok(name) => name,
+                Err(_) => return Ok(None),
+            },
             KeyKind::Packed => String::new(),
         };
         Ok(Some(Table {
@@ -186,28 +204,54 @@ impl Table {
             key_columns,
             columns,
             rowid,
+            shape,
             options: TableOptions::of(conn, id)?,
         }))
     }
 
-    /// Reads the tracked table with this id; `None` if it was dropped.
+    /// Reads the tracked table with this id, if it is as it was tracked.
     pub(crate) fn by_id(conn: &Connection, id: i64) -> Result<Option<Self>, TableError> {
         let name = "SELECT name FROM syncline_tables WHERE id = ?1";
         let name: Option<String> = conn
             .prepare_cached(name)?
             .query_one([id], |row| row.get(0))
             .optional()?;
-        name.map_or(Ok(None), |name| Table::read(conn, id, &name))
+        name.map_or(Ok(None), |name| Table::named(conn, &name))
     }
 
-    /// Returns all tracked tables that are still there, by name.
+    /// Returns all tracked tables that are as they were tracked, by name. The others were dropped,
+    /// stand aside, or are mended by the next fold.
     pub(crate) fn all(conn: &Connection) -> Result<Vec<Self>, TableError> {
-        let all = "SELECT id, name FROM syncline_tables ORDER BY name COLLATE BINARY";
+        let all = "SELECT id, name, shape FROM syncline_tables WHERE aside IS NULL
+            ORDER BY name COLLATE BINARY";
         let mut statement = conn.prepare_cached(all)?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let rows: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
-        let read = |(id, name): (i64, String)| Table::read(conn, id, &name).transpose();
-        rows.into_iter().filter_map(read).collect()
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let rows: Vec<(i64, String, String)> = rows.collect::<Result<_, _>>()?;
+        let mut tables = Vec::new();
+        for (id, name, shape) in rows {
+            let table = Table::read(conn, id, &name)?;
+            tables.extend(table.filter(|table| table.shape.to_text() == shape));
+        }
+        Ok(tables)
+    }
+
+    /// Returns a tracked table by name, if it is as it was tracked.
+    pub(crate) fn named(conn: &Connection, name: &str) -> Result<Option<Self>, TableError> {
+        let find = "SELECT id, shape FROM syncline_tables WHERE name = ?1 AND aside IS NULL";
+        let mut statement = conn.prepare_cached(find)?;
+        let found = statement.query_one([name], |row| Ok((row.get(0)?, row.get(1)?)));
+        let Some((id, shape)) = found.optional()? else {
+            return Ok(None);
+        };
+        let shape: String = shape;
+        let table = Table::read(conn, id, name)?;
+        Ok(table.filter(|table| table.shape.to_text() == shape))
+    }
+
+    /// Whether the primary key has these columns, in this order.
+    pub(crate) fn has_key(&self, columns: &[String]) -> bool {
+        let same = |(a, b): (&Column, &String)| a.name.eq_ignore_ascii_case(b);
+        self.key_columns.len() == columns.len() && self.key_columns.iter().zip(columns).all(same)
     }
 
     /// Returns the name of the table that takes up what the triggers see.
@@ -235,6 +279,12 @@ impl Table {
         list(self.key_columns.iter().enumerate().map(term), " AND ")
     }
 
+    /// Returns where the row with this key keeps its causal length; `None` if no row can have it.
+    pub(crate) fn key_place(&self, key: &[Value]) -> Option<RowKey> {
+        let fits = self.kind != KeyKind::Integer || matches!(key, [Value::Integer(_)]);
+        fits.then(|| self.life_key(key))
+    }
+
     /// Returns where the row with this key keeps its causal length.
     pub(crate) fn life_key(&self, key: &[Value]) -> RowKey {
         match (self.kind, key) {
@@ -247,15 +297,7 @@ impl Table {
 /// Returns a key in the one form of all that SQLite calls equal to it: a whole number in a column
 /// without a type may be an integer on one replica and a real on another.
 pub(crate) fn canonical(key: &[Value]) -> Vec<Value> {
-    let whole = |real: f64| {
-        let is_whole = real.fract() == 0.0 && real.abs() < 9_007_199_254_740_992.0;
-        is_whole.then_some(Value::Integer(real as i64))
-    };
-    let form = |value: &Value| match value {
-        Value::Real(real) => whole(real.get()).unwrap_or_else(|| value.clone()),
-        _ => value.clone(),
-    };
-    key.iter().map(form).collect()
+    key.iter().map(whole).collect()
 }
 
 /// A row as the clocks name it.
@@ -285,7 +327,7 @@ impl rusqlite::types::FromSql for RowKey {
 }
 
 impl ColumnInfo {
-    pub(crate) fn tracked(&self, lane: i64) -> Column {
+    pub(crate) fn tracked(&self, lane: i64, is_strict: bool) -> Column {
         let needs_placeholder = self.is_not_null && self.default.is_none();
         let affinity = Affinity::of(&self.declared);
         Column {
@@ -294,38 +336,7 @@ impl ColumnInfo {
             placeholder: needs_placeholder.then_some(affinity.placeholder()),
             keeps_number_types: affinity == Affinity::Blob,
             is_not_null: self.is_not_null,
-        }
-    }
-}
-
-#[derive(PartialEq)]
-enum Affinity {
-    Text,
-    Blob,
-    Number,
-}
-
-impl Affinity {
-    /// SQLite's rules, *Datatypes In SQLite* section 3.1, with the numeric ones as one.
-    fn of(declared: &str) -> Self {
-        let declared = declared.to_ascii_uppercase();
-        let has = |word| declared.contains(word);
-        if has("INT") {
-            Affinity::Number
-        } else if has("CHAR") || has("CLOB") || has("TEXT") {
-            Affinity::Text
-        } else if has("BLOB") || declared.is_empty() || declared == "ANY" {
-            Affinity::Blob
-        } else {
-            Affinity::Number
-        }
-    }
-
-    fn placeholder(&self) -> &'static str {
-        match self {
-            Affinity::Text => "''",
-            Affinity::Blob => "x''",
-            Affinity::Number => "0",
+            strict: StrictType::of(&self.declared).filter(|_| is_strict),
         }
     }
 }
@@ -334,17 +345,20 @@ pub(crate) fn list(items: impl Iterator<Item = String>, separator: &str) -> Stri
     items.collect::<Vec<_>>().join(separator)
 }
 
+/// Returns the name under which a table's rowid can be read.
+///
+/// # Errors
+///
+/// [`TableError::NoRowidName`] if columns have all its names.
 pub(crate) fn free_rowid_name(info: &TableInfo) -> Result<String, TableError> {
     let is_taken = |name: &str| {
-        info.columns
-            .iter()
-            .any(|column| column.name.eq_ignore_ascii_case(name))
+        let mut columns = info.columns.iter();
+        columns.any(|column| column.name.eq_ignore_ascii_case(name))
     };
-    let free = ["rowid", "_rowid_", "oid"]
-        .into_iter()
-        .find(|name| !is_taken(name));
-    free.map(str::to_owned)
-        .ok_or_else(|| TableError::NoRowidName {
-            table: info.name.clone(),
-        })
+    // The first is the one that a column added later is least likely to take.
+    let mut names = ["_rowid_", "oid", "rowid"].into_iter();
+    let free = names.find(|name| !is_taken(name)).map(str::to_owned);
+    free.ok_or_else(|| TableError::NoRowidName {
+        table: info.name.clone(),
+    })
 }

@@ -1,10 +1,10 @@
 //! Which tables take part: what can be tracked, beginning and ending it.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use syncline_crdt::{Hlc, Stamp, pack_key};
+use syncline_crdt::{Hlc, Stamp};
 
 use crate::candidate::{Obstacle, obstacle};
-use crate::capture::{self, LANES_MAX};
+use crate::capture;
 use crate::clocks::{self, Clock, Lane, ROW};
 use crate::collect::Past;
 use crate::constraints;
@@ -16,7 +16,7 @@ use crate::shadow::{
     OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, tick_oldest, version_from,
     version_to,
 };
-use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo, list};
+use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo};
 use crate::value::quoted;
 use crate::watermark;
 
@@ -57,9 +57,6 @@ pub enum TrackError {
     /// What was written before could not be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
-    /// Changes that waited for the table or a column of it could not be merged.
-    #[error("changes that waited for this table do not merge: {0}")]
-    Parked(Box<crate::ImportError>),
     /// Something in the table stands against it.
     #[error("cannot track `{table}`: {obstacle}")]
     Refused {
@@ -85,10 +82,28 @@ pub fn tracked_tables(conn: &Connection) -> Result<Vec<String>, TrackError> {
     if !is_prepared(conn)? {
         return Ok(Vec::new());
     }
-    Ok(Table::all(conn)?
-        .into_iter()
-        .map(|table| table.name)
-        .collect())
+    let all = "SELECT t.name FROM syncline_tables AS t JOIN main.sqlite_master AS m
+        ON m.type = 'table' AND m.name = t.name COLLATE NOCASE ORDER BY t.name COLLATE BINARY";
+    let mut statement = conn.prepare_cached(all)?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// Returns the tracked tables that stand aside, each with the reason: they cannot be tracked as they
+/// are. What is written to them here stays here, and changes to them wait, until the reason is gone.
+///
+/// # Errors
+///
+/// If SQLite fails or a later program wrote the shadow tables.
+pub fn tables_aside(conn: &Connection) -> Result<Vec<(String, String)>, TrackError> {
+    if !is_prepared(conn)? {
+        return Ok(Vec::new());
+    }
+    let all = "SELECT name, aside FROM syncline_tables WHERE aside IS NOT NULL
+        ORDER BY name COLLATE BINARY";
+    let mut statement = conn.prepare_cached(all)?;
+    let aside = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(aside.collect::<Result<_, _>>()?)
 }
 
 /// Returns how many captured writes wait to be folded.
@@ -191,25 +206,23 @@ pub(crate) fn register(
     tracked: Clock,
 ) -> Result<Table, TrackError> {
     // A table that was dropped and made anew leaves its old shadow behind.
-    let add = "INSERT INTO syncline_tables(name, site, version, watermark, ceiling, options)
-        VALUES(?1, ?2, ?3, ?4, ?4, ?5) RETURNING id";
+    let add = "INSERT INTO syncline_tables
+        (name, site, version, watermark, ceiling, options, shape)
+        VALUES(?1, ?2, ?3, ?4, ?4, ?5, ?6) RETURNING id";
     let (site, version) = (tracked.site, version_to(tracked.version));
     let values = params![
         info.name,
         site,
         version,
         watermark::LEAST,
-        options.to_json()
+        options.to_json(),
+        info.shape(conn)?.to_text()
     ];
     let id: i64 = conn
         .prepare_cached(add)?
         .query_one(values, |row| row.get(0))?;
-    let stored = info
-        .columns
-        .iter()
-        .filter(|c| c.key_position == 0 && !c.is_generated);
     let column = "INSERT INTO syncline_columns(table_id, lane, name) VALUES(?1, ?2, ?3)";
-    for (lane, info) in stored.enumerate() {
+    for (lane, info) in info.stored_columns().enumerate() {
         conn.prepare_cached(column)?
             .execute(params![id, lane as i64, info.name])?;
     }
@@ -217,7 +230,7 @@ pub(crate) fn register(
         table: info.name.clone(),
     };
     let table = Table::read(conn, id, &info.name)?.ok_or_else(missing)?;
-    conn.execute_batch(&capture::begin(&table))?;
+    capture::begin(conn, &table)?;
     constraints::capture(conn, &table)?;
     constraints::note_definition(conn, &table)?;
     Ok(table)
@@ -283,11 +296,11 @@ struct Run {
 /// Returns a table's rows as runs, none of them above what one version carries.
 fn runs(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<Run>> {
     let name = table.quoted();
-    let size = table.columns.iter().map(|column| {
+    let sizes = table.columns.iter().map(|column| {
         let column = quoted(&column.name);
-        format!("ifnull(length({column}), 0) + ")
+        format!("ifnull(length({column}), 0)")
     });
-    let size = list(size, "");
+    let size = sum(&sizes.collect::<Vec<_>>());
     let place = match table.kind {
         KeyKind::Packed => table.key_list(),
         KeyKind::Integer | KeyKind::Rowid => table.rowid.clone(),
@@ -297,9 +310,8 @@ fn runs(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<Run>> {
     } else {
         &format!("ORDER BY {place}")
     };
-    let mut statement = conn.prepare(&format!(
-        "SELECT {size} 8, {place} FROM main.{name} {order}"
-    ))?;
+    let mut statement =
+        conn.prepare(&format!("SELECT {size}, {place} FROM main.{name} {order}"))?;
     let mut rows = statement.query([])?;
     let mut runs: Vec<Run> = Vec::new();
     while let Some(row) = rows.next()? {
@@ -334,97 +346,17 @@ fn runs(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<Run>> {
     Ok(runs)
 }
 
-/// Takes up columns that were added since the table was tracked.
-pub(crate) fn refresh(
-    conn: &Connection,
-    table: Table,
-    now_unix_ms: u64,
-) -> Result<Table, TrackError> {
-    let Some(info) = TableInfo::read(conn, &table.name)? else {
-        return Ok(table);
-    };
-    let is_known = |name: &str| table.columns.iter().any(|column| column.name == name);
-    let stored = info
-        .columns
-        .iter()
-        .filter(|c| c.key_position == 0 && !c.is_generated);
-    let added: Vec<_> = stored.filter(|column| !is_known(&column.name)).collect();
-    if added.is_empty() {
-        return Ok(table);
-    }
-    let count = table.columns.len() + added.len();
-    let next = "SELECT ifnull(max(lane) + 1, 0) FROM syncline_columns WHERE table_id = ?1";
-    let next: i64 = conn
-        .prepare_cached(next)?
-        .query_one([table.id], |row| row.get(0))?;
-    if next.cast_unsigned() as usize + added.len() > LANES_MAX {
-        let obstacle = Obstacle::TooManyColumns { count };
-        return Err(TrackError::Refused {
-            table: table.name,
-            obstacle,
-        });
-    }
-    let mut version = None;
-    for (lane, column) in (next..).zip(added) {
-        let insert = "INSERT INTO syncline_columns(table_id, lane, name) VALUES(?1, ?2, ?3)";
-        conn.prepare_cached(insert)?
-            .execute(params![table.id, lane, column.name])?;
-        // Rows hold the default, which every replica fills in alike and which loses to anything
-        // that was written, or what was written to the column before anybody looked.
-        let rows = Lane {
-            table_id: table.id,
-            lane: ROW,
-        };
-        for range in clocks::all(conn, rows)? {
-            let lane = Lane {
-                table_id: table.id,
-                lane,
-            };
-            clocks::set(conn, lane, &range.first, &range.last, Clock::UNWRITTEN)?;
-        }
-        let default = column.default.as_deref().unwrap_or("NULL");
-        let (name, column) = (table.quoted(), quoted(&column.name));
-        let key = if table.kind == KeyKind::Packed {
-            table.key_list()
-        } else {
-            table.rowid.clone()
-        };
-        let written = format!("SELECT {key} FROM main.{name} WHERE {column} IS NOT ({default})");
-        let mut statement = conn.prepare(&written)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let key = match table.kind {
-                KeyKind::Packed => {
-                    RowKey::Packed(pack_key(&key_from(row, 0, table.key_columns.len())?))
-                }
-                KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(0)?),
-            };
-            let version = match version {
-                Some(version) => version,
-                None => *version.insert(tick(conn, now_unix_ms)?.version),
-            };
-            let clock = Clock {
-                site: OWN,
-                version,
-                causal_length: 0,
-            };
-            clocks::set(
-                conn,
-                Lane {
-                    table_id: table.id,
-                    lane,
-                },
-                &key,
-                &key,
-                clock,
-            )?;
+/// Returns the sum of terms, and of a few bytes that every row takes. SQLite limits how deep an
+/// expression may be, so it is a flat tree.
+fn sum(terms: &[String]) -> String {
+    match terms {
+        [] => "8".to_owned(),
+        [term] => term.clone(),
+        _ => {
+            let (left, right) = terms.split_at(terms.len() / 2);
+            format!("({} + {})", sum(left), sum(right))
         }
     }
-    let (id, name) = (table.id, table.name.clone());
-    let table = Table::read(conn, id, &name)?.ok_or(TrackError::NotTracked { table: name })?;
-    conn.execute_batch(&capture::renew(&table))?;
-    constraints::capture(conn, &table)?;
-    Ok(table)
 }
 
 /// Makes a tracked table an ordinary one again. Its rows stay, here and on other replicas.
@@ -448,7 +380,7 @@ pub fn untrack(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<(), Tr
 }
 
 fn forget(conn: &Connection, id: i64) -> rusqlite::Result<()> {
-    conn.execute_batch(&capture::end(id))?;
+    capture::end(conn, id)?;
     constraints::forget(conn, id)?;
     for shadow in ["syncline_clocks", "syncline_columns"] {
         conn.execute(&format!("DELETE FROM {shadow} WHERE table_id = ?1"), [id])?;

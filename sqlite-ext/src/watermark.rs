@@ -71,7 +71,7 @@ pub(crate) fn raise(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
         let ceiling = watermark.saturating_add(HEADROOM);
         let set = "UPDATE syncline_tables SET ceiling = ?2 WHERE id = ?1";
         conn.prepare_cached(set)?.execute([table.id, ceiling])?;
-        conn.execute_batch(&capture::renew_insert(table, ceiling))?;
+        capture::renew_insert(conn, table, ceiling)?;
     }
     Ok(())
 }
@@ -84,6 +84,13 @@ pub(crate) fn settle(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     let note = format!("INSERT INTO {}(key, mask) {above}", table.pending());
     conn.prepare_cached(&note)?.execute([])?;
     raise(conn, table)
+}
+
+/// Returns the ceiling that the trigger for inserts may know.
+pub(crate) fn ceiling(conn: &Connection, table: &Table) -> rusqlite::Result<i64> {
+    let ceiling = "SELECT ceiling FROM syncline_tables WHERE id = ?1";
+    conn.prepare_cached(ceiling)?
+        .query_one([table.id], |row| row.get(0))
 }
 
 /// Returns the condition that a row which is inserted lies at or below the watermark, for a trigger.

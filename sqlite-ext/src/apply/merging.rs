@@ -77,20 +77,7 @@ impl<'a> Merging<'a> {
         changes: &TableChanges,
         past: &'a mut Past,
     ) -> Result<Self, ImportError> {
-        let here = table.key_columns.iter().map(|column| column.name.clone());
         let same = |a: &String, b: &String| a.eq_ignore_ascii_case(b);
-        if !(here.len() == changes.key_columns.len()
-            && here
-                .clone()
-                .zip(&changes.key_columns)
-                .all(|(a, b)| same(&a, b)))
-        {
-            return Err(ImportError::OtherKey {
-                table: table.name.clone(),
-                here: list(here, ", "),
-                there: changes.key_columns.join(", "),
-            });
-        }
         let find = |name: &String| {
             table
                 .columns
@@ -180,11 +167,6 @@ impl<'a> Merging<'a> {
     }
 
     fn meet<'v>(&mut self, key: &'v [Value], values: &'v [Value]) -> Result<Met<'v>, ImportError> {
-        if self.table.kind == KeyKind::Integer && !matches!(key, [Value::Integer(_)]) {
-            return Err(ImportError::KeyType {
-                table: self.table.name.clone(),
-            });
-        }
         let shown = rows::place(self.conn, self.table, key)?;
         let parked = match shown {
             Some(_) => None,

@@ -70,8 +70,9 @@ impl ParkedRow {
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let unpack = |bytes: Vec<u8>| unpack_key(&bytes).expect("parked rows were packed here");
+        let packed: Vec<u8> = row.get("cells")?;
         let mut cells = BTreeMap::new();
-        let mut pairs = unpack(row.get("cells")?).into_iter();
+        let mut pairs = unpacked_cells(&packed).into_iter();
         while let (Some(lane), Some(value)) = (pairs.next(), pairs.next()) {
             if let Value::Integer(lane) = lane {
                 cells.insert(lane, value);
@@ -83,13 +84,36 @@ impl ParkedRow {
         })
     }
 
-    /// Returns the cells as they are stored: lane and value by turns. There are at most
-    /// [`crate::capture::LANES_MAX`] lanes, so the count fits.
+    /// Returns the cells as they are stored: lane and value by turns, in packs of what a pack can
+    /// count, each after its length.
     fn packed_cells(&self) -> Vec<u8> {
         let pairs = self.cells.iter();
         let flat = pairs.flat_map(|(lane, value)| [Value::Integer(*lane), value.clone()]);
-        pack_key(&flat.collect::<Vec<_>>())
+        let flat: Vec<Value> = flat.collect();
+        let mut bytes = Vec::new();
+        for pack in flat.chunks(PACK_VALUES) {
+            let pack = pack_key(pack);
+            bytes.extend_from_slice(&(pack.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(&pack);
+        }
+        bytes
     }
+}
+
+/// How many values lie in one pack: an even number that a byte can count.
+const PACK_VALUES: usize = 254;
+
+/// Returns the values of a row's packs, as [`ParkedRow::packed_cells`] stored them.
+fn unpacked_cells(bytes: &[u8]) -> Vec<Value> {
+    let mut values = Vec::new();
+    let mut rest = bytes;
+    while let Some((length, packs)) = rest.split_first_chunk::<8>() {
+        let length = usize::try_from(u64::from_le_bytes(*length)).expect("a pack fits in memory");
+        let (pack, after) = packs.split_at(length);
+        values.extend(unpack_key(pack).expect("parked rows were packed here"));
+        rest = after;
+    }
+    values
 }
 
 /// Returns where a row is kept while it is parked, and under which its clocks lie then.

@@ -14,7 +14,7 @@ use crate::value::quoted;
 /// Makes these triggers anew.
 pub(crate) fn capture(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     let id = table.id;
-    let drop = "DROP TRIGGER IF EXISTS syncline_";
+    let drop = "DROP TRIGGER IF EXISTS main.syncline_";
     conn.execute_batch(&format!("{drop}{id}_displace; {drop}{id}_displaced;"))?;
     let indices = unique::indices(conn, &table.name)?;
     if indices.is_empty() {
@@ -46,8 +46,8 @@ pub(crate) fn capture(conn: &Connection, table: &Table) -> rusqlite::Result<()> 
         columns => format!("OF {columns}"),
     };
     conn.execute_batch(&format!(
-        "CREATE TRIGGER syncline_{id}_displace BEFORE INSERT ON {name} BEGIN {} END;
-         CREATE TRIGGER syncline_{id}_displaced BEFORE UPDATE {of} ON {name} BEGIN {} END;",
+        "CREATE TRIGGER main.syncline_{id}_displace BEFORE INSERT ON {name} BEGIN {} END;
+         CREATE TRIGGER main.syncline_{id}_displaced BEFORE UPDATE {of} ON {name} BEGIN {} END;",
         notes(""),
         notes(&other),
     ))
@@ -59,9 +59,10 @@ fn note(table: &Table, condition: &str, other: &str) -> String {
     let mask = capture::DELETED;
     let key = table.key_list();
     let fields = match table.kind {
-        KeyKind::Integer => format!("{rowid}, {mask}"),
-        KeyKind::Rowid => format!("{rowid}, {mask}, {key}"),
-        KeyKind::Packed => format!("{mask}, {key}"),
+        KeyKind::Integer => rowid.clone(),
+        KeyKind::Rowid => format!("{rowid}, {key}"),
+        KeyKind::Packed => key,
     };
-    format!("INSERT INTO {pending} SELECT {fields} FROM {name} WHERE {condition}{other};")
+    let into = format!("{pending}({}, mask)", capture::keys(table));
+    format!("INSERT INTO {into} SELECT {fields}, {mask} FROM {name} WHERE {condition}{other};")
 }

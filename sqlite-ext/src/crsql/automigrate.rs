@@ -10,10 +10,10 @@ use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, Error, OptionalExtension, Result, params};
 
 use super::fractional::{OrderError, as_ordered, drop_order, order_of};
-use crate::capture;
 use crate::shadow::in_savepoint;
 use crate::table::{ColumnInfo, Table, TableError, TableInfo};
 use crate::value::quoted;
+use crate::{capture, constraints};
 
 /// Why a schema is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -304,7 +304,7 @@ impl Tracking {
             Tracking::Row(id) if !dropped.is_empty() => {
                 // Any of the functions folds, so no note is left that a later mask would misread.
                 conn.query_row("SELECT syncline_version_vector()", [], |_| Ok(()))?;
-                drop_triggers(conn, *id)
+                capture::drop_triggers(conn, *id)
             }
             Tracking::Row(_) | Tracking::None => Ok(()),
         }
@@ -324,21 +324,12 @@ impl Tracking {
                     .try_for_each(|column| forget_column(conn, *id, &column.name))?;
                 let table = Table::read(conn, *id, table)?;
                 let table = table.expect("the table was just altered");
-                Ok(conn.execute_batch(&capture::renew(&table))?)
+                capture::renew(conn, &table)?;
+                Ok(constraints::capture(conn, &table)?)
             }
             Tracking::Row(_) | Tracking::None => Ok(()),
         }
     }
-}
-
-fn drop_triggers(conn: &Connection, id: i64) -> Result<()> {
-    let names = "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND name GLOB ?1";
-    let mut statement = conn.prepare(names)?;
-    let names = statement.query_map([format!("syncline_{id}_*")], |row| row.get(0))?;
-    let names: Vec<String> = names.collect::<Result<_>>()?;
-    names
-        .iter()
-        .try_for_each(|name| conn.execute_batch(&format!("DROP TRIGGER main.{}", quoted(name))))
 }
 
 /// Forgets a column and its clocks: one of the same name that comes later is another column, and

@@ -73,7 +73,9 @@ impl Crr {
             .columns
             .iter()
             .filter(|column| column.key_position == 0 && !column.is_generated);
-        let mut stored: Vec<Column> = stored.map(|column| column.tracked(0)).collect();
+        let mut stored: Vec<Column> = stored
+            .map(|column| column.tracked(0, info.is_strict))
+            .collect();
         let columns: Vec<Numbered> = numbered
             .into_iter()
             .map(|(id, name)| {
@@ -85,7 +87,7 @@ impl Crr {
         let key_columns: Vec<Column> = info
             .key_columns()
             .into_iter()
-            .map(|column| column.tracked(0))
+            .map(|column| column.tracked(0, info.is_strict))
             .collect();
         let mut crr = Crr {
             id,

@@ -1,0 +1,121 @@
+//! The columns of a tracked table: each has a lane, and one that is added later gets the next.
+
+use rusqlite::{Connection, params};
+use syncline_crdt::Hlc;
+
+use crate::capture;
+use crate::clocks::{self, Clock, Lane, ROW};
+use crate::constraints;
+use crate::rows::key_from;
+use crate::shadow::{OWN, tick};
+use crate::table::{ColumnInfo, KeyKind, RowKey, Table, TableError, TableInfo};
+use crate::value::quoted;
+
+/// Whether every column that is stored has a lane.
+pub(crate) fn are_all_known(table: &Table, info: &TableInfo) -> bool {
+    added(table, info).is_empty()
+}
+
+fn added<'a>(table: &Table, info: &'a TableInfo) -> Vec<&'a ColumnInfo> {
+    let is_known = |name: &str| table.columns.iter().any(|column| column.name == name);
+    let stored = info.stored_columns();
+    stored.filter(|column| !is_known(&column.name)).collect()
+}
+
+/// Takes up columns that were added since the table was tracked.
+pub(crate) fn take_up(
+    conn: &Connection,
+    table: &Table,
+    now_unix_ms: u64,
+) -> Result<Table, TableError> {
+    let Some(info) = TableInfo::read(conn, &table.name)? else {
+        return Ok(table.clone());
+    };
+    let added = added(table, &info);
+    if added.is_empty() {
+        return Ok(table.clone());
+    }
+    let next = "SELECT ifnull(max(lane) + 1, 0) FROM syncline_columns WHERE table_id = ?1";
+    let next: i64 = conn
+        .prepare_cached(next)?
+        .query_one([table.id], |row| row.get(0))?;
+    let mut adding = Adding {
+        conn,
+        table,
+        now_unix_ms,
+        version: None,
+    };
+    for (lane, column) in (next..).zip(added) {
+        let insert = "INSERT INTO syncline_columns(table_id, lane, name) VALUES(?1, ?2, ?3)";
+        conn.prepare_cached(insert)?
+            .execute(params![table.id, lane, column.name])?;
+        adding.stamp(column, lane)?;
+    }
+    let table = Table::read(conn, table.id, &table.name)?;
+    let table = table.expect("the table was just read");
+    capture::renew(conn, &table)?;
+    constraints::capture(conn, &table)?;
+    Ok(table)
+}
+
+struct Adding<'a> {
+    conn: &'a Connection,
+    table: &'a Table,
+    now_unix_ms: u64,
+    /// The version of what was written to the columns before anybody looked.
+    version: Option<Hlc>,
+}
+
+impl Adding<'_> {
+    /// Gives a column's cells their clocks. Rows hold the default, which every replica fills in
+    /// alike and which loses to anything that was written, or what was written to the column
+    /// before anybody looked.
+    fn stamp(&mut self, column: &ColumnInfo, lane: i64) -> rusqlite::Result<()> {
+        let (conn, table) = (self.conn, self.table);
+        let of_table = |lane| Lane {
+            table_id: table.id,
+            lane,
+        };
+        let column_lane = of_table(lane);
+        for range in clocks::all(conn, of_table(ROW))? {
+            clocks::set(
+                conn,
+                column_lane,
+                &range.first,
+                &range.last,
+                Clock::UNWRITTEN,
+            )?;
+        }
+        let default = column.default.as_deref().unwrap_or("NULL");
+        let (name, column) = (table.quoted(), quoted(&column.name));
+        let key = match table.kind {
+            KeyKind::Packed => table.key_list(),
+            KeyKind::Integer | KeyKind::Rowid => table.rowid.clone(),
+        };
+        let written = format!("SELECT {key} FROM main.{name} WHERE {column} IS NOT ({default})");
+        let mut statement = conn.prepare(&written)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let key = match table.kind {
+                KeyKind::Packed => table.life_key(&key_from(row, 0, table.key_columns.len())?),
+                KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(0)?),
+            };
+            let clock = Clock {
+                site: OWN,
+                version: self.version()?,
+                causal_length: 0,
+            };
+            clocks::set(conn, column_lane, &key, &key, clock)?;
+        }
+        Ok(())
+    }
+
+    fn version(&mut self) -> rusqlite::Result<Hlc> {
+        match self.version {
+            Some(version) => Ok(version),
+            None => Ok(*self
+                .version
+                .insert(tick(self.conn, self.now_unix_ms)?.version)),
+        }
+    }
+}
