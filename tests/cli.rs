@@ -306,7 +306,7 @@ fn a_file_that_cannot_take_part_is_refused_and_says_why() {
         "error: could not share `app.db`\n  \
            caused by: cannot track `user`: it has no primary key: declare one, so that \
              devices can tell its rows apart\n\
-         hint: leave that table out: it stays local, and the others sync\n",
+         hint: give the table a primary key, or leave it out: it stays local\n",
     );
     for command in ["serve", "status", "ticket"] {
         room.refused(
