@@ -60,9 +60,9 @@ pub enum ColumnPolicy {
 #[serde(rename_all = "snake_case")]
 pub enum Ids {
     /// Two rows: each replica counts its own ids, and the later row gets another one.
-    #[default]
     Counted,
     /// One row: the id means something.
+    #[default]
     Shared,
 }
 
@@ -88,6 +88,14 @@ pub enum OptionsError {
     /// They are not the JSON that is expected.
     #[error("these are no options of a table: {0}")]
     Json(#[from] serde_json::Error),
+    /// They ask for something that no replica holds to.
+    #[error("`{option}` of `{table}` is not held across devices: leave it out")]
+    NotHeld {
+        /// The table.
+        table: String,
+        /// The option.
+        option: &'static str,
+    },
     /// They name a column that is not there, or is part of the primary key.
     #[error("the options name `{column}`, and `{table}` has no such column outside its key")]
     NoColumn {
@@ -146,13 +154,27 @@ impl TableOptions {
                     && !column.is_generated
             })
         };
-        match self.columns.keys().find(|name| !is_there(name)) {
-            Some(column) => Err(OptionsError::NoColumn {
+        if let Some(column) = self.columns.keys().find(|name| !is_there(name)) {
+            return Err(OptionsError::NoColumn {
                 table: info.name.clone(),
                 column: column.clone(),
-            }),
-            None => Ok(()),
+            });
         }
+        // What is accepted here is promised to every replica.
+        let is_lww = |policy: &ColumnPolicy| *policy == ColumnPolicy::Lww;
+        let option = if !self.columns.values().all(is_lww) {
+            "columns"
+        } else if self.ids == Ids::Counted {
+            "ids"
+        } else if !self.foreign_keys.is_empty() {
+            "foreign_keys"
+        } else {
+            return Ok(());
+        };
+        Err(OptionsError::NotHeld {
+            table: info.name.clone(),
+            option,
+        })
     }
 }
 
@@ -168,7 +190,7 @@ mod tests {
     fn options_survive_their_json_and_nonsense_is_named() {
         for text in [
             r#"{"columns":{"stock":{"bounded_counter":{"floor":0}},"title":"text"}}"#,
-            r#"{"ids":"shared","foreign_keys":{"artist":"set_null"}}"#,
+            r#"{"ids":"counted","foreign_keys":{"artist":"set_null"}}"#,
             "",
         ] {
             let options = TableOptions::parse(text).expect("these are options");
@@ -178,6 +200,29 @@ mod tests {
             TableOptions::parse("{}").expect("none").to_json(),
             String::new()
         );
+        let conn = Connection::open_in_memory().expect("SQLite opens in memory");
+        conn.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
+            .expect("a table");
+        let info = TableInfo::read(&conn, "t").expect("a table");
+        let info = info.expect("the table is there");
+        for (text, words) in [
+            (
+                r#"{"columns":{"a":"counter"}}"#,
+                "`columns` of `t` is not held",
+            ),
+            (r#"{"ids":"counted"}"#, "`ids` of `t` is not held"),
+            (
+                r#"{"foreign_keys":{"a":"park"}}"#,
+                "`foreign_keys` of `t` is not held",
+            ),
+            (r#"{"columns":{"b":"lww"}}"#, "no such column"),
+        ] {
+            let options = TableOptions::parse(text).expect("these are options");
+            let error = options.check(&info).expect_err(text).to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        let kept = TableOptions::parse(r#"{"columns":{"a":"lww"},"ids":"shared"}"#);
+        kept.expect("options").check(&info).expect("they are held");
         let error = TableOptions::parse(r#"{"columns":{"a":"sum"}}"#).expect_err("no policy");
         assert!(
             error.to_string().contains("unknown variant `sum`"),
