@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use syncline_crdt::{Changeset, DecodeError, Hlc, SiteId, TableChanges, TableSchema};
+use syncline_crdt::{
+    Changeset, DecodeError, Group, GroupKind, Hlc, SiteId, TableChanges, TableSchema,
+};
 
 use crate::candidate::candidates;
 use crate::clocks::Clock;
@@ -92,6 +94,15 @@ pub enum ImportError {
     Beyond {
         /// Whose change.
         site: SiteId,
+    },
+    /// Its cells join, or its rows have origins, by options that this program does not hold to.
+    #[error(
+        "`{table}` was tracked with options that this program does not hold to: update Syncline \
+         here"
+    )]
+    NotHeld {
+        /// The table.
+        table: String,
     },
     /// The table's name is SQLite's or ours.
     #[error("it changes `{table}`, and names beginning with sqlite_ and syncline_ are reserved")]
@@ -211,6 +222,16 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
     {
         return Err(ImportError::Reserved {
             table: name.clone(),
+        });
+    }
+    let asks_more = |group: &Group| {
+        let has_origins = group.born != SiteId::default() || !group.parents.is_empty();
+        group.kind == GroupKind::Deltas || has_origins
+    };
+    let mut tables = changeset.tables.iter();
+    if let Some(table) = tables.find(|table| table.groups.iter().any(asks_more)) {
+        return Err(ImportError::NotHeld {
+            table: table.name.clone(),
         });
     }
     let groups = changeset.tables.iter().flat_map(|table| &table.groups);

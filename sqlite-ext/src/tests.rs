@@ -2,7 +2,8 @@
 
 use rusqlite::Connection;
 use syncline_crdt::{
-    CAUSAL_LENGTH_MAX, CausalLength, Changeset, EPOCH_UNIX_MS, GroupKind, Hlc, VersionVector,
+    CAUSAL_LENGTH_MAX, CausalLength, Changeset, EPOCH_UNIX_MS, GroupKind, Hlc, SiteId, Value,
+    VersionVector,
 };
 
 use crate::*;
@@ -743,7 +744,7 @@ fn hostile_changesets_are_refused_by_name_and_change_nothing() {
     a.run("INSERT INTO t VALUES(1, 'x')");
     let good = export(&a.conn, &VersionVector::new(), a.now).expect("export");
     type Spoil = fn(&mut Changeset);
-    let spoiled: [(&str, Spoil); 5] = [
+    let spoiled: [(&str, Spoil); 8] = [
         ("reserved", |c| c.tables[0].name = "syncline_meta".into()),
         ("reserved", |c| c.tables[0].name = "SQLITE_schema".into()),
         ("reserved", |c| c.schemas[0].name = "syncline_x".into()),
@@ -756,6 +757,16 @@ fn hostile_changesets_are_refused_by_name_and_change_nothing() {
             c.tables[0].groups[0].kind = GroupKind::Life;
             c.tables[0].groups[0].columns.clear();
             c.tables[0].groups[0].values.truncate(1);
+        }),
+        ("does not hold to", |c| {
+            c.tables[0].groups[0].kind = GroupKind::Deltas;
+            c.tables[0].groups[0].values[1] = Value::Blob(vec![1]);
+        }),
+        ("does not hold to", |c| {
+            c.tables[0].groups[0].born = SiteId([7; 16]);
+        }),
+        ("does not hold to", |c| {
+            c.tables[0].groups[0].parents = vec![SiteId([7; 16])];
         }),
     ];
     for (says, spoil) in spoiled {
