@@ -506,7 +506,7 @@ impl<'a> Reader<'a> {
         };
         let causal_length = match CausalLength::new(head >> 3) {
             Some(length) if length > CausalLength::UNKNOWN => length,
-            _ => return Err(self.invalid("a causal length is above zero and at most 2^52")),
+            _ => return Err(self.invalid("a causal length is above zero and below 2^53")),
         };
         let stamp = self.stamp()?;
         let columns = self.list(1, |reader| {

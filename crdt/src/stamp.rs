@@ -95,9 +95,9 @@ pub struct Stamp {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CausalLength(u64);
 
-/// The greatest causal length a changeset may carry. Far below the 64 bits of the counter, so that
-/// a row which a peer moved there can still be deleted and created again.
-pub const CAUSAL_LENGTH_MAX: u64 = 1 << 52;
+/// The greatest causal length there is: each birth and each death has a time of its own, so there
+/// are no more of them than times.
+pub const CAUSAL_LENGTH_MAX: u64 = Hlc::MAX.0;
 
 impl CausalLength {
     /// A row nobody has heard of.

@@ -110,10 +110,8 @@ pub enum ImportError {
         /// The table.
         table: String,
     },
-    /// A row lived far more often than is known here.
-    #[error(
-        "a row of `{table}` was deleted and created {lives} times, and far fewer are known here"
-    )]
+    /// A row lived more often than it can have.
+    #[error("a row of `{table}` was deleted and created {lives} times, and had no time for it")]
     Leap {
         /// The table.
         table: String,
@@ -233,6 +231,21 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
         return Err(ImportError::NotHeld {
             table: table.name.clone(),
         });
+    }
+    for table in &changeset.tables {
+        // Each birth and each death takes a time of its own, so they cannot be more than the times
+        // there were. A peer that could name any number would use the counter up, and the row could
+        // never be created again.
+        let lives = table
+            .groups
+            .iter()
+            .find(|group| group.causal_length.get() > group.stamp.version.to_bits());
+        if let Some(group) = lives {
+            return Err(ImportError::Leap {
+                table: table.name.clone(),
+                lives: group.causal_length.get(),
+            });
+        }
     }
     let groups = changeset.tables.iter().flat_map(|table| &table.groups);
     let stamps = groups.map(|group| group.stamp);

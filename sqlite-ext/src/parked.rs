@@ -9,8 +9,10 @@ use syncline_crdt::{
 
 use crate::apply::{ImportError, merge_tables};
 use crate::collect::Past;
+use crate::constraints::store as stored;
+use crate::rows;
 use crate::shadow::in_savepoint;
-use crate::table::canonical;
+use crate::table::{Table, TableError, canonical};
 
 /// Keeps a table's changes for later.
 pub(crate) fn park(conn: &Connection, table: &TableChanges) -> rusqlite::Result<()> {
@@ -55,17 +57,52 @@ pub(crate) fn replay(conn: &Connection, name: &str, mut past: Past) -> rusqlite:
 pub(crate) fn changes(
     conn: &Connection,
     is_new: impl Fn(Stamp) -> bool,
-) -> rusqlite::Result<Vec<TableChanges>> {
+) -> Result<Vec<TableChanges>, TableError> {
+    let past = Past::of(conn)?;
     let mut found = Vec::new();
     for (_, parked) in all(conn)? {
         for mut table in parked.tables {
             table.groups.retain(|group| is_new(group.stamp));
+            if !past.settled.is_empty() {
+                drop_gone(conn, &mut table, &past)?;
+            }
             if !table.groups.is_empty() {
                 found.push(table);
             }
         }
     }
     Ok(found)
+}
+
+/// Takes from a tracked table's changes, which wait for a column, what belongs to rows that are gone
+/// and may be forgotten: a replica that knows nothing of them would make them anew.
+fn drop_gone(conn: &Connection, changes: &mut TableChanges, past: &Past) -> Result<(), TableError> {
+    let table = Table::named(conn, &changes.name)?;
+    let Some(table) = table.filter(|table| table.has_key(&changes.key_columns)) else {
+        return Ok(());
+    };
+    let key_count = changes.key_columns.len();
+    for group in &mut changes.groups {
+        if !past.has(group.stamp) {
+            continue;
+        }
+        let values = std::mem::take(&mut group.values);
+        for row in values.chunks(key_count + group.columns.len()) {
+            // A key that no row here can have waits for another table, and is gone in no sense.
+            let is_there = match rows::native_key(conn, &table, &row[..key_count])? {
+                None => true,
+                Some(key) => {
+                    rows::place(conn, &table, &key)?.is_some()
+                        || stored::contains(conn, table.id, &stored::place(&table, &key))?
+                }
+            };
+            if is_there {
+                group.values.extend_from_slice(row);
+            }
+        }
+    }
+    changes.groups.retain(|group| !group.values.is_empty());
+    Ok(())
 }
 
 /// Removes a table's parked changes up to `until`, before all that a replica has which has seen

@@ -11,6 +11,7 @@ use crate::*;
 mod capturing;
 mod changed_keys;
 mod collect;
+mod mutations;
 mod rivals;
 mod unique;
 mod unique_model;
@@ -753,7 +754,7 @@ fn hostile_changesets_are_refused_by_name_and_change_nothing() {
         }),
         ("deleted and created", |c| {
             let most = CausalLength::new(CAUSAL_LENGTH_MAX).expect("the most");
-            c.tables[0].groups[0].causal_length = most.dead();
+            c.tables[0].groups[0].causal_length = most;
             c.tables[0].groups[0].kind = GroupKind::Life;
             c.tables[0].groups[0].columns.clear();
             c.tables[0].groups[0].values.truncate(1);

@@ -19,11 +19,6 @@ use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table, list};
 use crate::value::{Bound, from_sqlite, quoted};
 
-/// How far a row's causal length may be ahead of what is known here. A replica that was away misses
-/// thousands of lives at most; a peer that names more wants to use the counter up, so that the row
-/// could never be created again.
-const LEAP_MAX: u64 = 1 << 20;
-
 /// One table's merge.
 pub(super) struct Merging<'a> {
     conn: &'a Connection,
@@ -144,13 +139,6 @@ impl<'a> Merging<'a> {
             };
             if local == CausalLength::UNKNOWN && self.past.has(group.stamp) {
                 continue;
-            }
-            let lives = group.causal_length.get();
-            if lives > local.get() + LEAP_MAX {
-                return Err(ImportError::Leap {
-                    table: self.table.name.clone(),
-                    lives,
-                });
             }
             match merge_life(local, group.causal_length) {
                 LifeOutcome::Past => {}

@@ -255,6 +255,54 @@ fn who_was_away_without_the_table_gets_no_forgotten_row_later() {
 }
 
 #[test]
+fn cells_that_wait_for_a_column_do_not_bring_a_forgotten_row_to_a_newcomer() {
+    for (kind, schema) in ALL_KINDS {
+        let [mut a, mut b] = two(schema);
+        a.run("ALTER TABLE t ADD COLUMN late; UPDATE t SET late = 'l' WHERE id IN ('1', '2')");
+        b.pull(&a);
+        a.run("DELETE FROM t WHERE id = '2'");
+        b.pull(&a);
+        b.collect(&[a.vector()]);
+        let mut newcomer = replica("", &[]);
+        newcomer.now = b.now;
+        newcomer.pull(&b);
+        assert_eq!(newcomer.table(), ["1|1|d", "3|1|d", "4|1|d"], "{kind}");
+        // What waits for the column of a row that is there arrives.
+        newcomer.run("ALTER TABLE t ADD COLUMN late");
+        assert_eq!(newcomer.rows("SELECT late FROM t WHERE id = '1'"), ["l"]);
+        assert_eq!(newcomer.digest(), a.digest(), "{kind}");
+    }
+}
+
+#[test]
+fn who_joins_again_gives_way_where_its_row_was_parked_too() {
+    let schema = "CREATE TABLE t(id TEXT PRIMARY KEY, a UNIQUE)";
+    let mut a = replica(schema, &["t"]);
+    a.run("INSERT INTO t VALUES('1', 'same')");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    let mut away = replica("", &[]);
+    away.pull(&a);
+    b.now = a.now + 100;
+    b.run("DELETE FROM t; INSERT INTO t VALUES('2', 'same')");
+    let mut late = replica("", &[]);
+    late.pull(&a);
+    away.pull(&b);
+    // The parked row and the row it gave way to are deleted and forgotten meanwhile.
+    a.pull(&b);
+    a.run("DELETE FROM t WHERE id = '2'");
+    b.pull(&a);
+    a.collect(&[b.vector()]);
+    a.run("INSERT INTO t VALUES('3', 'same')");
+    for replica in [&mut away, &mut late] {
+        replica.now = a.now;
+        replica.pull_or_join(&a);
+        assert_eq!(replica.table(), ["3|same"]);
+        assert_eq!(replica.digest(), a.digest());
+    }
+}
+
+#[test]
 fn deletions_that_wait_for_their_table_are_forgotten_too() {
     for (kind, schema) in ALL_KINDS {
         let [mut a, mut b] = two(schema);

@@ -1,0 +1,225 @@
+//! What a hostile peer may send: valid changesets, changed at random with a valid checksum.
+//!
+//! `SYNCLINE_MUTATIONS` says how many, `SYNCLINE_MUTATIONS_SEED` begins elsewhere. A failure names
+//! the seed that repeats it alone.
+
+mod mutator;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fastrand::Rng;
+use syncline_crdt::DRIFT_MS_MAX;
+
+use super::*;
+use mutator::mutated;
+
+/// How many inputs the suite tries; a long run is a command.
+const INPUTS_COUNT: u64 = 1_000;
+/// After how many inputs the victim begins anew, so that junk does not pile up.
+const INPUTS_PER_VICTIM: u64 = 200;
+
+/// Tables of every kind of key, with what a peer's value could break.
+const SCHEMA: &str = "
+    CREATE TABLE number(id INTEGER PRIMARY KEY, a, b TEXT NOT NULL, c INTEGER NOT NULL DEFAULT 7);
+    CREATE TABLE word(id TEXT PRIMARY KEY, a, b TEXT NOT NULL);
+    CREATE TABLE pair(x, y BLOB, a INTEGER, PRIMARY KEY(x, y)) WITHOUT ROWID;
+    CREATE TABLE exact(id INTEGER PRIMARY KEY, a INT, b REAL, c ANY) STRICT;
+    CREATE TABLE bare(id REAL PRIMARY KEY);
+    CREATE TABLE checked(id TEXT PRIMARY KEY, low INT CHECK(low > 0), twice INT AS (low * 2));
+    CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES number(id), a);
+    CREATE INDEX number_by_a ON number(a);
+    CREATE INDEX word_by_length ON word(length(b));
+";
+const TABLES: [&str; 7] = [
+    "number", "word", "pair", "exact", "bare", "checked", "child",
+];
+const ROWS: &str = "
+    INSERT INTO number(id, a, b) VALUES(1, 1, 'one'), (2, x'00', 'two'), (-9, 1.5, 'minus');
+    INSERT INTO word VALUES('a', 1, 'x'), ('b', NULL, 'y'), ('c', 2, 'z');
+    INSERT INTO pair VALUES('x', x'01', 1), (2, x'', 2), (2.5, x'ff', 3);
+    INSERT INTO exact VALUES(1, 1, 1.5, 'any'), (2, NULL, NULL, NULL);
+    INSERT INTO bare VALUES(1.0), (2.5);
+    INSERT INTO checked VALUES('k', 5), ('l', 6);
+    INSERT INTO child VALUES(10, 1, 'of one'), (11, 2, 'of two'), (12, NULL, 'of none');
+";
+
+/// Gives a replica a fixed name: a seed repeats what happened.
+fn name(replica: &Replica, number: u8) {
+    let set = "UPDATE syncline_sites SET site_id = ?1 WHERE ordinal = 0";
+    replica.conn.execute(set, [[number; 16]]).expect("a name");
+}
+
+/// A replica whose past has edits, deletions and second lives.
+fn victim() -> Replica {
+    let mut victim = replica(&format!("{SCHEMA}{ROWS}"), &TABLES);
+    name(&victim, 1);
+    for step in [
+        "UPDATE number SET a = 2 WHERE id = 1; UPDATE word SET b = 'edited' WHERE id = 'b'",
+        "DELETE FROM number WHERE id = -9; DELETE FROM word WHERE id = 'c'; DELETE FROM bare",
+        "INSERT INTO word VALUES('c', 5, 'second life'); INSERT INTO bare VALUES(2.5)",
+    ] {
+        victim.run(step);
+    }
+    victim
+}
+
+/// Changesets that the victim would merge: all and parts of what a peer with a column and a table
+/// of its own has, before and after it collected.
+fn corpus() -> Vec<Changeset> {
+    let victim = victim();
+    let mut peer = replica("", &[]);
+    prepare(&peer.conn).expect("prepared");
+    name(&peer, 2);
+    peer.pull(&victim);
+    peer.now = victim.now;
+    let known = peer.seen();
+    peer.run("ALTER TABLE word ADD COLUMN late TEXT; UPDATE word SET late = 'l', a = 'p'")
+        .run("CREATE TABLE extra(id TEXT PRIMARY KEY, a DEFAULT 'd'); INSERT INTO extra VALUES(1, 2)");
+    track(&peer.conn, "extra", &TableOptions::default(), peer.now).expect("tracked");
+    peer.run("DELETE FROM pair WHERE x = 2; INSERT INTO number(id, b) VALUES(5, 'p'), (6, 'p')")
+        .run("UPDATE exact SET c = 7; UPDATE child SET parent = 5; UPDATE checked SET low = 9");
+    let send = |peer: &Replica, since: &VersionVector| {
+        export(&peer.conn, since, peer.now).expect("export")
+    };
+    let mut corpus = vec![
+        send(&peer, &VersionVector::new()),
+        send(&peer, &known),
+        send(&victim, &VersionVector::new()),
+    ];
+    collect(&peer.conn, &[], peer.now).expect("collect");
+    corpus.push(send(&peer, &VersionVector::new()));
+    let own = export_own(&peer.conn, Hlc::ZERO, 1_000).expect("export");
+    corpus.extend(own);
+    corpus
+}
+
+/// A fingerprint of all that the file holds.
+fn content(conn: &Connection) -> Vec<u8> {
+    let tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
+    let mut statement = conn.prepare(tables).expect("tables");
+    let names: Vec<String> = statement
+        .query_map([], |row| row.get(0))
+        .expect("tables")
+        .collect::<Result<_, _>>()
+        .expect("tables");
+    let mut bytes = Vec::new();
+    for name in names.iter().chain([&"sqlite_master".to_owned()]) {
+        let name = name.replace('"', "\"\"");
+        let mut statement = conn
+            .prepare(&format!("SELECT * FROM \"{name}\""))
+            .expect("a table is read");
+        let width = statement.column_count();
+        let mut rows = statement.query([]).expect("a table is read");
+        while let Some(row) = rows.next().expect("a table is read") {
+            for at in 0..width {
+                let cell = row.get_ref(at).expect("a cell");
+                bytes.extend_from_slice(format!("{cell:?}").as_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+fn number(conn: &Connection, select: &str) -> i64 {
+    conn.query_row(select, [], |row| row.get(0)).expect(select)
+}
+
+/// The victim is as good as before: it can be read, written, and its changes sent on.
+fn check_health(victim: &Replica) {
+    let conn = &victim.conn;
+    // CHECKs of several columns may be broken by a merge; nothing else may.
+    let mut statement = conn.prepare("PRAGMA integrity_check").expect("check");
+    let problems = statement
+        .query_map([], |row| row.get::<_, String>(0))
+        .expect("check");
+    for problem in problems {
+        let problem = problem.expect("check");
+        assert!(
+            problem == "ok" || problem.starts_with("CHECK constraint failed"),
+            "{problem}"
+        );
+    }
+    conn.execute_batch(
+        "SAVEPOINT health;
+         REPLACE INTO number(id, a, b) VALUES(1, 'h', 'h'); UPDATE word SET a = 'h', b = 'h';
+         DELETE FROM pair; UPDATE exact SET a = 8; REPLACE INTO bare VALUES(2.5);
+         UPDATE checked SET low = 8; INSERT INTO word(id, b) VALUES('healthy', 'h')",
+    )
+    .expect("the victim is written to");
+    fold(conn, victim.now).expect("fold");
+    let healthy = replica("", &[]);
+    let all = export(conn, &VersionVector::new(), victim.now).expect("export");
+    let taken = import(&healthy.conn, &all.encode(), victim.now + DRIFT_MS_MAX);
+    taken.expect("what the victim has can be merged elsewhere");
+    let digests = [conn, &healthy.conn].map(|conn| digest(conn, victim.now).expect("digest"));
+    assert!(
+        digests[0] == digests[1],
+        "another replica has something else:\n{all:?}\n{:?}",
+        export(&healthy.conn, &VersionVector::new(), victim.now).expect("export")
+    );
+    conn.execute_batch("ROLLBACK TO health; RELEASE health")
+        .expect("the victim is as before");
+}
+
+/// Gives one input to the victim; returns whether it was merged.
+fn attack(victim: &Replica, bytes: &[u8], thorough: bool) -> bool {
+    let conn = &victim.conn;
+    let before = thorough.then(|| content(conn));
+    let merged = import(conn, bytes, victim.now);
+    assert!(conn.is_autocommit(), "no transaction stays open");
+    assert!(
+        !format!("{:?}", merged.as_ref().err()).contains("locked"),
+        "no lock stays"
+    );
+    let clock = number(conn, "SELECT value FROM syncline_meta WHERE key = 'clock'");
+    let latest = Hlc::at_unix_ms(victim.now + DRIFT_MS_MAX + 1);
+    assert!(
+        clock.cast_unsigned() < latest.to_bits(),
+        "the clock was driven to {clock}"
+    );
+    if let (Some(before), Err(error)) = (before, &merged) {
+        assert!(
+            before == content(conn),
+            "it was refused and changed something: {error}"
+        );
+    }
+    if thorough {
+        check_health(victim);
+    }
+    merged.is_ok()
+}
+
+#[test]
+fn mutations_of_changesets_are_merged_or_refused() {
+    let setting = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let inputs_count = setting("SYNCLINE_MUTATIONS").unwrap_or(INPUTS_COUNT);
+    let first = setting("SYNCLINE_MUTATIONS_SEED").unwrap_or(0);
+    let corpus = corpus();
+    let (mut merged_count, mut refused_count) = (0u64, 0u64);
+    let mut prey = victim();
+    for seed in first..first + inputs_count {
+        if seed % INPUTS_PER_VICTIM == 0 {
+            prey = victim();
+        }
+        let mut random = Rng::with_seed(seed);
+        let bytes = mutated(&corpus, &mut random, &prey);
+        let thorough = random.u8(..) < 8;
+        let attacked = catch_unwind(AssertUnwindSafe(|| attack(&prey, &bytes, thorough)));
+        match attacked {
+            Ok(true) => merged_count += 1,
+            Ok(false) => refused_count += 1,
+            Err(_) => panic!(
+                "input {seed} after those from {} on; repeat with SYNCLINE_MUTATIONS_SEED={}: {:?}",
+                seed - seed % INPUTS_PER_VICTIM,
+                seed - seed % INPUTS_PER_VICTIM,
+                Changeset::decode(&bytes),
+            ),
+        }
+    }
+    // Neither everything nor nothing is refused, or the changes try only one side.
+    let least = inputs_count / 20;
+    assert!(
+        merged_count >= least && refused_count >= least,
+        "{merged_count} merged, {refused_count} refused"
+    );
+}
