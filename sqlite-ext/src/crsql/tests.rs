@@ -5,6 +5,7 @@ use rusqlite::{Connection, params_from_iter, types::Value};
 
 mod capture;
 mod merge;
+mod real;
 
 /// A database with the functions of the extension.
 pub(crate) struct Peer {
