@@ -353,8 +353,8 @@ pub(crate) fn merge_tables(
     Ok(changed_count + constraints::settle(conn, &touched)?)
 }
 
-/// Keeps triggers, foreign keys and CHECKs from acting on merged rows, and puts the connection back
-/// as it was.
+/// Keeps triggers and foreign keys from acting on merged rows, has CHECKs evaluated, and puts the
+/// connection back as it was.
 pub(crate) struct Quiet<'a> {
     conn: &'a Connection,
     triggers: bool,
@@ -372,7 +372,7 @@ impl<'a> Quiet<'a> {
         };
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
-        conn.pragma_update(None, CHECKS, true)?;
+        quiet.ignore_checks(false)?;
         Ok(quiet)
     }
 
@@ -380,7 +380,15 @@ impl<'a> Quiet<'a> {
         let conn = self.conn;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, self.triggers)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, self.foreign_keys)?;
-        conn.pragma_update(None, CHECKS, self.ignores_checks)
+        self.ignore_checks(self.ignores_checks)
+    }
+
+    fn ignore_checks(&self, ignores: bool) -> rusqlite::Result<()> {
+        // Every statement is prepared anew after this pragma, whatever it was before.
+        if self.ignores_checks {
+            self.conn.pragma_update(None, CHECKS, ignores)?;
+        }
+        Ok(())
     }
 }
 

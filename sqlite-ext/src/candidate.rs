@@ -4,7 +4,7 @@ use std::fmt;
 
 use rusqlite::Connection;
 
-use crate::constraints::unique;
+use crate::constraints::{checks, unique};
 use crate::crsql;
 use crate::table::{KeyKind, TableInfo, free_rowid_name, list};
 use crate::value::quoted;
@@ -42,6 +42,12 @@ pub enum Obstacle {
     Unique {
         /// The indexed columns, with commas.
         columns: String,
+    },
+    /// A CHECK that names a function or a collation which only the application has: no other
+    /// program could tell which rows it admits.
+    Check {
+        /// What SQLite says of it.
+        reason: String,
     },
     /// A key whose collation calls different texts equal: replicas compare keys byte by byte.
     Collation {
@@ -93,6 +99,10 @@ impl fmt::Display for Obstacle {
                 f,
                 "its unique index on ({columns}) names a function or a collation that only your application has: drop that index or leave the table local"
             ),
+            Obstacle::Check { reason } => write!(
+                f,
+                "a CHECK of it needs what only your application has ({reason}): drop the CHECK or leave the table local"
+            ),
             Obstacle::Collation { columns } => write!(
                 f,
                 "its key ({columns}) calls different texts equal: declare it COLLATE BINARY"
@@ -127,8 +137,6 @@ pub enum Limit {
         /// The key's column.
         column: String,
     },
-    /// A CHECK constraint.
-    Check,
 }
 
 impl fmt::Display for Limit {
@@ -142,7 +150,6 @@ impl fmt::Display for Limit {
                 f,
                 "two devices that let SQLite count `{column}` may give one number to two rows, which merge into one"
             ),
-            Limit::Check => write!(f, "a CHECK that spans columns may not hold after a merge"),
         }
     }
 }
@@ -217,6 +224,9 @@ pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<
     if let Some(columns) = unique::foreign(conn, &info.name)? {
         return Ok(Some(Obstacle::Unique { columns }));
     }
+    if let Some(reason) = checks::foreign(conn, &info.name)? {
+        return Ok(Some(Obstacle::Check { reason }));
+    }
     let collation = "SELECT group_concat(x.name, ', ')
         FROM pragma_index_list(?1, 'main') AS l, pragma_index_xinfo(l.name, 'main') AS x
         WHERE l.origin = 'pk' AND x.key AND x.coll <> 'BINARY' COLLATE NOCASE";
@@ -251,13 +261,6 @@ fn limits(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Vec<Limit>> {
         limits.push(Limit::CountedKey {
             column: column.name.clone(),
         });
-    }
-    let sql = "SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1";
-    let sql: String = conn
-        .prepare_cached(sql)?
-        .query_one([&info.name], |row| row.get(0))?;
-    if sql.to_ascii_uppercase().contains("CHECK") {
-        limits.push(Limit::Check);
     }
     Ok(limits)
 }

@@ -25,6 +25,7 @@
 //! the contest by leaving such rows out of the queue of [`stage::Stage::settle`], after it by hiding
 //! them, with the rows of other tables found through [`store::losers`] of the parent.
 
+pub(crate) mod checks;
 mod guard;
 mod listing;
 mod scratch;

@@ -10,6 +10,7 @@ use crate::*;
 
 mod capturing;
 mod changed_keys;
+mod checks;
 mod collect;
 mod mutations;
 mod rivals;

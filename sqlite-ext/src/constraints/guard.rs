@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, Error, ffi};
 use syncline_crdt::Value;
 
+use super::checks;
 use super::stage::hide;
 use super::store::{self, ParkedRow};
 use super::unique;
 use crate::table::{Column, RowKey, Table};
 
-/// Keeps a merge going where a row meets a unique index, and notes what is written.
+/// Keeps a merge going where a row meets a constraint, and notes what is written.
 pub(crate) struct Guard<'a> {
     conn: &'a Connection,
     table: &'a Table,
@@ -25,7 +26,9 @@ impl<'a> Guard<'a> {
         Ok(Guard {
             conn,
             table,
-            is_constrained: has_parked || unique::exists(conn, &table.name)?,
+            is_constrained: has_parked
+                || unique::exists(conn, &table.name)?
+                || checks::exists(conn, &table.name)?,
             has_parked,
             touched: BTreeSet::new(),
         })
@@ -53,12 +56,12 @@ impl<'a> Guard<'a> {
         Ok(is_parked.then_some(place))
     }
 
-    /// Whether a statement failed because a row met a unique index, and the row may be parked.
+    /// Whether a statement failed because a row met a unique index or broke a CHECK, and the row may
+    /// be parked.
     pub(crate) fn is_met(&self, error: &Error) -> bool {
-        self.is_constrained
-            && error
-                .sqlite_error()
-                .is_some_and(|error| error.extended_code == ffi::SQLITE_CONSTRAINT_UNIQUE)
+        const MET: [i32; 2] = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_CHECK];
+        let met = |error: &ffi::Error| MET.contains(&error.extended_code);
+        self.is_constrained && error.sqlite_error().is_some_and(met)
     }
 
     /// Parks a row that was to be inserted.

@@ -23,7 +23,7 @@ impl Scratch {
             .prepare_cached(sql)?
             .query_one([table], |row| row.get(0))?;
         let scratch = Connection::open_in_memory()?;
-        scratch.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")?;
+        scratch.execute_batch("PRAGMA foreign_keys = OFF")?;
         scratch.execute_batch(&sql)?;
         Ok(Scratch { conn: scratch })
     }

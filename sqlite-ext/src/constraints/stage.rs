@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, params_from_iter};
 use syncline_crdt::{Arena, Claim, Stamp, Value, settle_claims};
 
+use super::checks;
 use super::listing::{self, Ground};
 use super::scratch::{self, Scratch};
 use super::store::{self, ParkedRow};
@@ -82,9 +83,14 @@ impl<'a> Stage<'a> {
         let scratch = self.scratch.insert(scratch);
         if let Err(error) = scratch.fill(self.table, &mut row) {
             let claim = self.claim(place, place)?;
+            let broken = checks::broken(&error);
+            let reason = match &broken {
+                Some(_) => "what was written to it on several devices breaks it".to_owned(),
+                None => format!("the table does not admit it: {error}"),
+            };
             let ground = Ground {
-                broken: "",
-                reason: format!("the table does not admit it: {error}"),
+                broken: broken.as_deref().unwrap_or_default(),
+                reason,
                 winner: None,
             };
             listing::note(self.conn, self.table, place, &ground, &claim)?;

@@ -1,0 +1,45 @@
+//! CHECK constraints: a row that several writes made together may break one, and waits then.
+
+use rusqlite::{Connection, Error, ErrorCode};
+
+use super::scratch::Scratch;
+use super::tokens::{Kind, tokens};
+
+/// What SQLite's error says before the name or the expression of a CHECK.
+const BROKEN: &str = "CHECK constraint failed: ";
+
+/// Whether a table has a CHECK constraint, or a definition that names one.
+pub(crate) fn exists(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT sql FROM main.sqlite_master
+        WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    let sql: String = conn
+        .prepare_cached(sql)?
+        .query_one([table], |row| row.get(0))?;
+    let is_check = |word: &str| word.eq_ignore_ascii_case("CHECK");
+    let mut tokens = tokens(&sql).into_iter();
+    Ok(tokens.any(|token| token.kind == Kind::Word && is_check(token.text)))
+}
+
+/// Returns why the CHECK constraints of a table cannot be evaluated by other programs, if they
+/// cannot: one names a function or a collation that only the application has.
+pub(crate) fn foreign(conn: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
+    if !exists(conn, table)? {
+        return Ok(None);
+    }
+    match Scratch::open(conn, table) {
+        Ok(_) => Ok(None),
+        Err(Error::SqliteFailure(error, message)) if error.code == ErrorCode::Unknown => {
+            Ok(Some(message.unwrap_or_else(|| error.to_string())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the CHECK constraint that a statement broke, as it is told to users.
+pub(super) fn broken(error: &Error) -> Option<String> {
+    let Error::SqliteFailure(_, Some(message)) = error else {
+        return None;
+    };
+    let name = message.strip_prefix(BROKEN)?;
+    Some(format!("CHECK ({name})"))
+}
