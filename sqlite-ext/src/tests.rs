@@ -14,6 +14,7 @@ mod checks;
 mod collect;
 mod mutations;
 mod rivals;
+mod shapes;
 mod unique;
 mod unique_model;
 mod wide;
