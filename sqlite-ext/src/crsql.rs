@@ -12,6 +12,7 @@ mod automigrate;
 mod capture;
 mod cells;
 mod changes;
+mod clset;
 mod convert;
 mod crr;
 mod error;
@@ -35,6 +36,7 @@ pub(crate) use storage::is_crr;
 /// Adds the functions and modules to a connection.
 pub(crate) fn register(conn: &Connection) -> Result<()> {
     automigrate::register(conn)?;
+    clset::register(conn)?;
     identity::register(conn)?;
     pack::register(conn)?;
     fractional::register(conn)?;

@@ -1,5 +1,7 @@
 //! The tables Syncline keeps beside the user's: who we are, what is tracked, what we have seen.
 
+use std::cell::Cell;
+
 use rusqlite::{Connection, ErrorCode, params};
 use syncline_crdt::{Hlc, SiteId, Stamp, VersionVector};
 
@@ -121,11 +123,33 @@ pub fn is_prepared(conn: &Connection) -> Result<bool, OpenError> {
     Ok(true)
 }
 
+thread_local! {
+    /// Whether this thread runs inside a statement that allows no savepoint.
+    static INSIDE_STATEMENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body` as a part of the statement that calls it. SQLite opens no savepoint inside one that
+/// writes, such as `CREATE VIRTUAL TABLE`, so [`in_savepoint`] opens none while `body` runs; what
+/// it did before an error is for the caller, or for the statement, to take back.
+pub(crate) fn inside_statement<T>(body: impl FnOnce() -> T) -> T {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            INSIDE_STATEMENT.set(self.0);
+        }
+    }
+    let _reset = Reset(INSIDE_STATEMENT.replace(true));
+    body()
+}
+
 /// Runs `body` in a savepoint: all of it happens, or nothing.
 pub(crate) fn in_savepoint<T, E: From<rusqlite::Error>>(
     conn: &Connection,
     body: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
+    if INSIDE_STATEMENT.get() {
+        return body();
+    }
     // A savepoint outside a transaction begins a deferred one, whose upgrade from reading to
     // writing fails with BUSY_SNAPSHOT when another process wrote in between. An immediate
     // transaction waits for its turn.

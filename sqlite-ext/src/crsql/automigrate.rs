@@ -133,7 +133,7 @@ fn drop_tables(conn: &Connection, wanted: &Connection) -> Result<(), MigrationEr
     Ok(())
 }
 
-fn drop_table(conn: &Connection, table: &str) -> Result<()> {
+pub(super) fn drop_table(conn: &Connection, table: &str) -> Result<()> {
     match Tracking::of(conn, table)? {
         Tracking::Crr => call(conn, "crsql_as_table", table)?,
         Tracking::Row(_) => call(conn, "syncline_untrack", table)?,
@@ -147,7 +147,7 @@ fn drop_table(conn: &Connection, table: &str) -> Result<()> {
 }
 
 /// Calls one of our own functions as the application would.
-fn call(conn: &Connection, function: &str, table: &str) -> Result<()> {
+pub(super) fn call(conn: &Connection, function: &str, table: &str) -> Result<()> {
     conn.query_row(&format!("SELECT {function}(?1)"), [table], |_| Ok(()))
 }
 
