@@ -32,6 +32,9 @@ pub struct TableSchema {
     pub name: String,
     /// When and where it was first tracked.
     pub stamp: Stamp,
+    /// The origin of the rows that it held then, see [`crate::OriginHasher`]; all zero if it held
+    /// none, or if its ids are not counted on each replica.
+    pub origin: SiteId,
     /// How it is tracked, as the JSON object that was given when it was; empty for the defaults.
     pub options: String,
     /// Its `CREATE TABLE` and `CREATE INDEX` statements, in this order. They come from a peer:
@@ -79,8 +82,9 @@ pub struct Group {
     pub born: SiteId,
     /// Which of the table's columns, as indices into [`TableChanges::columns`].
     pub columns: Vec<usize>,
-    /// For each of these columns that refers to a table of counted ids, the site that created the
-    /// rows referred to; all zero for the others. Empty if it is all zero for all.
+    /// For each column of the key, then for each of these columns: the site that created the rows
+    /// referred to, if the column refers to a table of counted ids; all zero for the others. Empty
+    /// if it is all zero for all.
     pub parents: Vec<SiteId>,
     /// Row after row, the key's values and then the columns' values.
     pub values: Vec<Value>,

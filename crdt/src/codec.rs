@@ -88,6 +88,7 @@ impl Changeset {
         for schema in &self.schemas {
             put_bytes(&mut writer.bytes, schema.name.as_bytes());
             writer.stamp(schema.stamp);
+            writer.site(schema.origin);
             put_bytes(&mut writer.bytes, schema.options.as_bytes());
             writer.names(&schema.statements);
         }
@@ -123,14 +124,16 @@ impl Changeset {
         if !settled.covers(&collected) {
             return Err(reader.invalid("deletions are seen before they are forgotten"));
         }
-        let schemas = reader.list(4, |reader| {
+        let schemas = reader.list(5, |reader| {
             let name = reader.name()?;
             let stamp = reader.stamp()?;
+            let origin = reader.site()?;
             let options = reader.string(OPTIONS_BYTES_MAX)?;
             let statements = reader.list(1, |reader| reader.string(usize::MAX))?;
             Ok(TableSchema {
                 name,
                 stamp,
+                origin,
                 options,
                 statements,
             })
@@ -533,11 +536,11 @@ impl<'a> Reader<'a> {
         } else {
             (self.site()?, self.list(1, Reader::site)?)
         };
-        if !parents.is_empty() && parents.len() != columns.len() {
+        let width = key_count + columns.len();
+        if !parents.is_empty() && parents.len() != width {
             return Err(self.invalid("a group names the parents of all its columns or of none"));
         }
         let values = self.list(1, Reader::value)?;
-        let width = key_count + columns.len();
         if values.is_empty() || values.len() % width != 0 {
             return Err(self.invalid("a group has whole rows, at least one"));
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{CausalLength, Stamp, Value, codec};
+use crate::{CausalLength, SiteId, Stamp, Value, codec};
 
 /// The sum of all live rows' hashes. Equal on replicas that hold the same rows with the same
 /// clocks, whatever the order in which the changes arrived.
@@ -49,22 +49,38 @@ pub struct RowHasher {
 }
 
 impl RowHasher {
-    /// Begins a row.
-    pub fn begin(&mut self, table: &str, causal_length: CausalLength, key: &[Value]) {
+    /// Begins a row; `origins` are the sites that tell who the row is, beside its key: the one that
+    /// created it or those of the rows its key refers to, and all zero or none where the key alone
+    /// names it.
+    pub fn begin(
+        &mut self,
+        table: &str,
+        causal_length: CausalLength,
+        key: &[Value],
+        origins: &[SiteId],
+    ) {
         self.bytes.clear();
         codec::put_bytes(&mut self.bytes, table.as_bytes());
         codec::put_varint(&mut self.bytes, causal_length.get());
         codec::put_varint(&mut self.bytes, key.len() as u64);
         key.iter()
             .for_each(|value| codec::put_value(&mut self.bytes, value));
+        origins
+            .iter()
+            .filter(|site| **site != SiteId::default())
+            .for_each(|site| self.bytes.extend_from_slice(&site.0));
     }
 
-    /// Adds a cell; cells come in the order of their column names on every replica.
-    pub fn cell(&mut self, column: &str, stamp: Stamp, value: &Value) {
+    /// Adds a cell; cells come in the order of their column names on every replica. `parent` is the
+    /// site that created the row which the value refers to, all zero if it refers to none.
+    pub fn cell(&mut self, column: &str, stamp: Stamp, value: &Value, parent: SiteId) {
         codec::put_bytes(&mut self.bytes, column.as_bytes());
         codec::put_varint(&mut self.bytes, stamp.version.to_bits());
         self.bytes.extend_from_slice(&stamp.site.0);
         codec::put_value(&mut self.bytes, value);
+        if parent != SiteId::default() {
+            self.bytes.extend_from_slice(&parent.0);
+        }
     }
 
     /// Returns the row's hash.
@@ -79,8 +95,9 @@ mod tests {
 
     fn row(number: i64) -> [u8; 32] {
         let mut hasher = RowHasher::default();
-        hasher.begin("t", CausalLength::FIRST, &[Value::Integer(number)]);
-        hasher.cell("a", Stamp::default(), &Value::Integer(number * 2));
+        hasher.begin("t", CausalLength::FIRST, &[Value::Integer(number)], &[]);
+        let value = Value::Integer(number * 2);
+        hasher.cell("a", Stamp::default(), &value, SiteId::default());
         hasher.finish()
     }
 

@@ -9,6 +9,7 @@
 //! - [`merge_life`] and [`merge_cell`] are the merge: total, and the same on every replica.
 //! - [`settle_claims`] decides which of the rows that a constraint admits once are shown.
 //! - [`Policy`] says how cells join that do not replace each other: counters, sets, texts.
+//! - [`rekeyed`] and [`OriginHasher`] tell rows apart that got the same id on two replicas.
 //! - [`Changeset`] carries changes between replicas, [`VersionVector`] says what one has seen.
 //! - [`Digest`] is equal on replicas that converged.
 
@@ -18,6 +19,7 @@ mod changeset;
 mod codec;
 mod contest;
 mod digest;
+mod identity;
 mod merge;
 mod policy;
 mod stamp;
@@ -31,6 +33,7 @@ pub use codec::{
 };
 pub use contest::{Arena, Claim, settle_claims};
 pub use digest::{Digest, RowHasher};
+pub use identity::{OriginHasher, REKEYED_MIN, rekeyed};
 pub use merge::{CellOutcome, LifeOutcome, merge_cell, merge_life};
 pub use policy::{DELTA_BYTES_MAX, DeltaError, GrantError, History, Policy, SiteEntries};
 pub use stamp::{CAUSAL_LENGTH_MAX, CausalLength, DRIFT_MS_MAX, EPOCH_UNIX_MS, Hlc, SiteId, Stamp};

@@ -6,7 +6,6 @@ mod merging;
 use std::collections::BTreeMap;
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 use syncline_crdt::{
     Changeset, DecodeError, Group, GroupKind, Hlc, SiteId, TableChanges, TableSchema,
 };
@@ -15,7 +14,9 @@ use crate::candidate::candidates;
 use crate::clocks::Clock;
 use crate::collect::{self, Past, Rejoin, Standing};
 use crate::constraints::{self, Touched};
-use crate::options::{OptionsError, TableOptions};
+use crate::options::{Ids, OptionsError, TableOptions};
+use crate::placing::Placing;
+use crate::quiet::Quiet;
 use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{Table, TableInfo};
@@ -95,12 +96,21 @@ pub enum ImportError {
         /// Whose change.
         site: SiteId,
     },
-    /// Its cells join, or its rows have origins, by options that this program does not hold to.
+    /// Its cells join, or refer to rows by origin, by options that this program does not hold to.
     #[error(
         "`{table}` was tracked with options that this program does not hold to: update Syncline \
          here"
     )]
     NotHeld {
+        /// The table.
+        table: String,
+    },
+    /// Here the table's ids mean something else than there.
+    #[error(
+        "equal ids of `{table}` are one row on one of the devices and two on the other: untrack it \
+         here, give its new rows ids of their own, and import again"
+    )]
+    OtherIds {
         /// The table.
         table: String,
     },
@@ -222,10 +232,7 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
             table: name.clone(),
         });
     }
-    let asks_more = |group: &Group| {
-        let has_origins = group.born != SiteId::default() || !group.parents.is_empty();
-        group.kind == GroupKind::Deltas || has_origins
-    };
+    let asks_more = |group: &Group| group.kind == GroupKind::Deltas || !group.parents.is_empty();
     let mut tables = changeset.tables.iter();
     if let Some(table) = tables.find(|table| table.groups.iter().any(asks_more)) {
         return Err(ImportError::NotHeld {
@@ -259,18 +266,17 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
 
 /// Makes a table that arrived, or tracks the one that is here. Returns whether it was made.
 fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError> {
-    if let Some(id) = track::id_of(conn, &schema.name)? {
-        let mut sites = Sites::load(conn)?;
-        if track::tracked_at(conn, &sites, id)? < schema.stamp {
-            let site = sites.ordinal(conn, schema.stamp.site)?;
-            let set = "UPDATE syncline_tables SET site = ?2, version = ?3 WHERE id = ?1";
-            let version = version_to(schema.stamp.version);
-            conn.prepare_cached(set)?.execute((id, site, version))?;
-        }
-        return Ok(false);
-    }
-    if TableInfo::read(conn, &schema.name)?.is_some() {
+    if track::id_of(conn, &schema.name)?.is_none() && TableInfo::read(conn, &schema.name)?.is_some()
+    {
         track::adopt(conn, &schema.name, &TableOptions::parse(&schema.options)?)?;
+    }
+    if let Some(id) = track::id_of(conn, &schema.name)? {
+        if TableOptions::of(conn, id)?.ids != TableOptions::parse(&schema.options)?.ids {
+            return Err(ImportError::OtherIds {
+                table: schema.name.clone(),
+            });
+        }
+        take_stamp(conn, schema, id)?;
         return Ok(false);
     }
     schema::check(schema)?;
@@ -299,9 +305,29 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError>
     };
     let options = TableOptions::parse(&schema.options)?;
     options.check(&info)?;
-    track::register(conn, &info, &options, tracked)?;
+    let table = track::register(conn, &info, &options, tracked)?;
+    track::set_origin(conn, table.id, schema.origin)?;
     parked::replay(conn, &schema.name, Past::default())?;
     Ok(true)
+}
+
+/// Notes when and where a table was first tracked, if that is news, and gives its ids to those who
+/// keep them then.
+fn take_stamp(conn: &Connection, schema: &TableSchema, id: i64) -> Result<(), ImportError> {
+    let mut sites = Sites::load(conn)?;
+    if track::tracked_at(conn, &sites, id)? >= schema.stamp {
+        return Ok(());
+    }
+    let site = sites.ordinal(conn, schema.stamp.site)?;
+    let set = "UPDATE syncline_tables SET site = ?2, version = ?3 WHERE id = ?1";
+    let version = version_to(schema.stamp.version);
+    conn.prepare_cached(set)?.execute((id, site, version))?;
+    track::set_origin(conn, id, schema.origin)?;
+    if let Some(table) = Table::read(conn, id, &schema.name)?.filter(Table::is_counted) {
+        let _quiet = Quiet::begin(conn)?;
+        Placing::new(conn, &table).arrange_all()?;
+    }
+    Ok(())
 }
 
 /// Merges the changes of all tables and returns how many rows look different now. Changes to
@@ -327,12 +353,18 @@ pub(crate) fn merge_tables(
             }
             continue;
         };
+        let is_born = |group: &Group| group.born != SiteId::default();
+        if table.options.ids == Ids::Shared && changes.groups.iter().any(is_born) {
+            return Err(ImportError::OtherIds {
+                table: changes.name.clone(),
+            });
+        }
         watermark::settle(conn, &table)?;
         let Fitted { changes, unfit } = fit(conn, &table, changes)?;
         let mut merging = Merging::new(conn, &table, &changes, past)?;
         for group in &changes.groups {
             let site = sites.ordinal(conn, group.stamp.site)?;
-            merging.group(group, site, &sites)?;
+            merging.group(group, site, &mut sites)?;
         }
         changed_count += merging.changed_count;
         // What was added here is not the user's.
@@ -351,54 +383,6 @@ pub(crate) fn merge_tables(
         }
     }
     Ok(changed_count + constraints::settle(conn, &touched)?)
-}
-
-/// Keeps triggers and foreign keys from acting on merged rows, has CHECKs evaluated, and puts the
-/// connection back as it was.
-pub(crate) struct Quiet<'a> {
-    conn: &'a Connection,
-    triggers: bool,
-    foreign_keys: bool,
-    ignores_checks: bool,
-}
-
-impl<'a> Quiet<'a> {
-    pub(crate) fn begin(conn: &'a Connection) -> rusqlite::Result<Self> {
-        let quiet = Quiet {
-            conn,
-            triggers: conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?,
-            foreign_keys: conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)?,
-            ignores_checks: conn.pragma_query_value(None, CHECKS, |row| row.get(0))?,
-        };
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
-        quiet.ignore_checks(false)?;
-        Ok(quiet)
-    }
-
-    fn end(&self) -> rusqlite::Result<()> {
-        let conn = self.conn;
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, self.triggers)?;
-        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, self.foreign_keys)?;
-        self.ignore_checks(self.ignores_checks)
-    }
-
-    fn ignore_checks(&self, ignores: bool) -> rusqlite::Result<()> {
-        // Every statement is prepared anew after this pragma, whatever it was before.
-        if self.ignores_checks {
-            self.conn.pragma_update(None, CHECKS, ignores)?;
-        }
-        Ok(())
-    }
-}
-
-const CHECKS: &str = "ignore_check_constraints";
-
-impl Drop for Quiet<'_> {
-    fn drop(&mut self) {
-        self.end()
-            .expect("a flag that could be set can be set back");
-    }
 }
 
 /// The clock of a write by the site with this ordinal.

@@ -69,10 +69,30 @@ impl Range {
 
 /// Returns the clock of one row in a lane.
 pub(crate) fn at(conn: &Connection, lane: Lane, key: &RowKey) -> rusqlite::Result<Option<Clock>> {
+    Ok(range_at(conn, lane, key)?.map(|range| range.clock))
+}
+
+/// Returns the range of a lane that one row is in.
+pub(crate) fn range_at(
+    conn: &Connection,
+    lane: Lane,
+    key: &RowKey,
+) -> rusqlite::Result<Option<Range>> {
     let found = last_from(conn, lane, key)?;
-    Ok(found
-        .filter(|range| range.last >= *key)
-        .map(|range| range.clock))
+    Ok(found.filter(|range| range.last >= *key))
+}
+
+/// Returns where the next range of a lane begins after a key.
+pub(crate) fn next_key(
+    conn: &Connection,
+    lane: Lane,
+    key: &RowKey,
+) -> rusqlite::Result<Option<RowKey>> {
+    let next = "SELECT key FROM syncline_clocks
+        WHERE table_id = +?1 AND lane = +?2 AND key > ?3 ORDER BY key LIMIT 1";
+    conn.prepare_cached(next)?
+        .query_one(params![lane.table_id, lane.lane, key], |row| row.get(0))
+        .optional()
 }
 
 /// Returns the last range that begins at or before a key.

@@ -19,6 +19,7 @@ use rusqlite::{Connection, params};
 use syncline_crdt::{Changeset, SiteId, Stamp, VersionVector};
 
 use crate::apply::ImportError;
+use crate::births::LIVES;
 use crate::clocks::LIFE;
 use crate::fold::{FoldError, fold};
 use crate::parked;
@@ -93,14 +94,14 @@ fn forget(
     below: &VersionVector,
     settled: &VersionVector,
 ) -> rusqlite::Result<(usize, VersionVector)> {
-    let dead = "FROM syncline_clocks WHERE site = ?1 AND version <= ?2 AND lane = ?3
-        AND causal_length % 2 = 0";
+    let dead = "FROM syncline_clocks WHERE site = ?1 AND version <= ?2
+        AND (lane = ?3 OR lane <= ?4) AND causal_length % 2 = 0";
     let latest = format!("SELECT ifnull(max(version), 0) {dead}");
     let delete = format!("DELETE {dead}");
     let mut count = 0;
     let mut collected = VersionVector::new();
     for (ordinal, site, _) in Sites::load(conn)?.iter() {
-        let bounds = (ordinal, version_to(below.version(site)), LIFE);
+        let bounds = (ordinal, version_to(below.version(site)), LIFE, LIVES);
         let version = conn
             .prepare_cached(&latest)?
             .query_one(bounds, |row| version_from(row.get(0)?))?;

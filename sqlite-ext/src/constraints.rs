@@ -39,12 +39,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::apply::Quiet;
 use crate::clocks::{self, Lane, ROW};
+use crate::quiet::Quiet;
 use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table, TableError};
 use crate::{heal, rows, schema, watermark};
-pub(crate) use guard::Guard;
+pub(crate) use guard::{Guard, is_met};
+pub(crate) use stage::hide;
 pub(crate) use victims::capture;
 
 /// The rows that were written, by table and by the key of their causal length.

@@ -1,15 +1,17 @@
 //! The hash of the replicated state.
 
 use rusqlite::Connection;
-use syncline_crdt::{CausalLength, Digest, RowHasher};
+use syncline_crdt::{CausalLength, Digest, RowHasher, SiteId, Value};
 
 use crate::FoldError;
-use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
+use crate::births;
+use crate::clocks::{self, Clock, Lane, ROW, Range};
 use crate::constraints::store;
 use crate::fold::read_folded;
 use crate::rows;
-use crate::shadow::{Sites, is_prepared};
+use crate::shadow::{OWN, Sites, is_prepared};
 use crate::table::{KeyKind, RowKey, Table, canonical};
+use crate::whose::Whose;
 
 /// Returns the hash of all live rows of all tracked tables with their clocks: equal on replicas
 /// that have seen the same changes, in whatever order. Folds first.
@@ -49,26 +51,40 @@ fn add_table(
     for at in &by_name {
         lanes.push(Cursor::new(conn, lane(table.columns[*at].lane))?);
     }
-    let lives = clocks::is_used(conn, lane(LIFE))?;
+    let lives = births::has_lives(conn, table)?;
+    let mut whose = match table.is_counted() {
+        true => Some(Whose::new(conn, table)?),
+        false => None,
+    };
     let mut hasher = RowHasher::default();
     for place in store::places(conn, table.id)? {
-        add_parked(conn, sites, table, &by_name, &place, digest)?;
+        add_parked((conn, sites, table), &by_name, &place, &mut whose, digest)?;
     }
-    let mut add = |place: RowKey, values: Vec<syncline_crdt::Value>| {
+    let mut add = |place: RowKey, mut values: Vec<Value>| {
+        let mut born = None;
+        if let (Some(whose), RowKey::Rowid(id)) = (&mut whose, &place) {
+            let (number, site) = whose.at(conn, *id)?.unwrap_or((*id, OWN));
+            values[0] = Value::Integer(number);
+            born = Some(site);
+        }
         let (key, cells) = values.split_at(table.key_columns.len());
         let life = if lives {
-            clocks::at(conn, lane(LIFE), &table.life_key(key))?
+            let lane = births::life_lane(table, born.unwrap_or(OWN));
+            clocks::at(conn, lane, &table.life_key(key))?
         } else {
             None
         };
         let life = life.and_then(|clock| CausalLength::new(clock.causal_length));
         let key = canonical(key);
-        hasher.begin(&table.name, life.unwrap_or(CausalLength::FIRST), &key);
+        let life = life.unwrap_or(CausalLength::FIRST);
+        let born: Vec<SiteId> = born.map(|born| sites.site(born)).into_iter().collect();
+        hasher.begin(&table.name, life, &key, &born);
         let whole = row_lane.at(&place).unwrap_or(Clock::UNWRITTEN);
         for (at, (cursor, value)) in by_name.iter().zip(lanes.iter_mut().zip(cells)) {
             let clock = cursor.at(&place).unwrap_or(whole);
             let name = &table.columns[*at].name;
-            hasher.cell(name, sites.stamp(clock.site, clock.version), value);
+            let stamp = sites.stamp(clock.site, clock.version);
+            hasher.cell(name, stamp, value, SiteId::default());
         }
         digest.add(hasher.finish());
         Ok(())
@@ -90,30 +106,39 @@ fn add_table(
 
 /// Adds a row that lives and is not shown: the digest is that of the merged state.
 fn add_parked(
-    conn: &Connection,
-    sites: &Sites,
-    table: &Table,
+    (conn, sites, table): (&Connection, &Sites, &Table),
     by_name: &[usize],
     place: &RowKey,
+    whose: &mut Option<Whose>,
     digest: &mut Digest,
 ) -> rusqlite::Result<()> {
-    let Some(row) = store::at(conn, table.id, place)? else {
+    let Some(mut row) = store::at(conn, table.id, place)? else {
         return Ok(());
     };
+    let mut born = None;
+    if let (Some(whose), RowKey::Rowid(id)) = (whose, place) {
+        let (number, site) = whose.at(conn, *id)?.unwrap_or((*id, OWN));
+        row.key = vec![Value::Integer(number)];
+        born = Some(site);
+    }
     let clock = |lane| {
         let table_id = table.id;
         clocks::at(conn, Lane { table_id, lane }, place)
     };
-    let life = clock(LIFE)?.and_then(|clock| CausalLength::new(clock.causal_length));
+    let lane = births::life_lane(table, born.unwrap_or(OWN));
+    let life = clocks::at(conn, lane, &table.life_key(&row.key))?;
+    let life = life.and_then(|clock| CausalLength::new(clock.causal_length));
+    let born: Vec<SiteId> = born.map(|born| sites.site(born)).into_iter().collect();
     let whole = clock(ROW)?.unwrap_or(Clock::UNWRITTEN);
     let mut hasher = RowHasher::default();
     let key = canonical(&row.key);
-    hasher.begin(&table.name, life.unwrap_or(CausalLength::FIRST), &key);
+    let life = life.unwrap_or(CausalLength::FIRST);
+    hasher.begin(&table.name, life, &key, &born);
     for at in by_name {
         let column = &table.columns[*at];
         let clock = clock(column.lane)?.unwrap_or(whole);
         let stamp = sites.stamp(clock.site, clock.version);
-        hasher.cell(&column.name, stamp, &row.cell(column));
+        hasher.cell(&column.name, stamp, &row.cell(column), SiteId::default());
     }
     digest.add(hasher.finish());
     Ok(())

@@ -9,12 +9,14 @@ use syncline_crdt::{
     Value, VersionVector, unpack_key,
 };
 
+use crate::births;
 use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
 use crate::collect;
 use crate::constraints::store;
 use crate::fold::read_folded;
 use crate::shadow::{OWN, OpenError, Sites, in_snapshot, is_prepared, version_from, version_to};
 use crate::table::{RowKey, Table};
+use crate::whose::Whose;
 use crate::{FoldError, parked, rows, schema, track};
 
 /// Why changes cannot be read.
@@ -202,6 +204,7 @@ fn read(
             changeset.schemas.push(TableSchema {
                 name,
                 stamp,
+                origin: track::origin_of(conn, sites, table.id)?,
                 options: table.options.to_json(),
                 statements,
             });
@@ -211,10 +214,13 @@ fn read(
             sites,
             table: &table,
             groups: BTreeMap::new(),
-            lives: false,
             has_parked: store::any(conn, table.id)?,
+            lives: births::has_lives(conn, &table)?,
+            whose: match table.is_counted() {
+                true => Some(Whose::new(conn, &table)?),
+                false => None,
+            },
         };
-        reading.lives = clocks::is_used(conn, reading.lane(LIFE))?;
         let of_table = Lane {
             table_id: table.id,
             lane: i64::MIN,
@@ -244,6 +250,7 @@ struct Head {
     kind: GroupKind,
     causal_length: CausalLength,
     stamp: Stamp,
+    born: SiteId,
     columns: Vec<usize>,
 }
 
@@ -257,6 +264,8 @@ struct Reading<'a> {
     lives: bool,
     /// Whether any row is parked: it is sent like those that are shown.
     has_parked: bool,
+    /// Who is shown under which id, where ids are counted.
+    whose: Option<Whose>,
 }
 
 impl Reading<'_> {
@@ -270,7 +279,11 @@ impl Reading<'_> {
     fn add(&mut self, lane: i64, range: &Range) -> rusqlite::Result<()> {
         match lane {
             LIFE => {
-                self.add_lives(range);
+                self.add_lives(range, SiteId::default());
+                Ok(())
+            }
+            lane if let Some(born) = births::site_of(lane) => {
+                self.add_lives(range, self.sites.site(born));
                 Ok(())
             }
             ROW => self.add_rows(range),
@@ -287,11 +300,12 @@ impl Reading<'_> {
         }
     }
 
-    fn add_lives(&mut self, range: &Range) {
+    fn add_lives(&mut self, range: &Range, born: SiteId) {
         let head = Head {
             kind: GroupKind::Life,
             causal_length: length(&range.clock),
             stamp: self.sites.stamp(range.clock.site, range.clock.version),
+            born,
             columns: vec![],
         };
         let values = self.groups.entry(head).or_default();
@@ -356,43 +370,52 @@ impl Reading<'_> {
         clock: Clock,
     ) -> rusqlite::Result<()> {
         let stamp = self.sites.stamp(clock.site, clock.version);
-        let (conn, table, lives, life_lane) = (self.conn, self.table, self.lives, self.lane(LIFE));
-        let groups = &mut self.groups;
-        let head = |causal_length| Head {
-            kind: GroupKind::Cells,
-            causal_length,
-            stamp,
-            columns: columns.to_vec(),
-        };
-        let mut first_lives = Vec::new();
-        let mut each = |values: Vec<Value>| {
-            if !lives {
-                first_lives.extend(values);
-                return Ok(());
+        let (conn, table, sites, lives) = (self.conn, self.table, self.sites, self.lives);
+        let (groups, whose) = (&mut self.groups, &mut self.whose);
+        let mut run = (CausalLength::FIRST, None);
+        let mut waiting: Vec<Value> = Vec::new();
+        let mut put = |(causal_length, born): (_, Option<i64>), waiting: &mut Vec<Value>| {
+            let head = Head {
+                kind: GroupKind::Cells,
+                causal_length,
+                stamp,
+                born: born.map_or(SiteId::default(), |born| sites.site(born)),
+                columns: columns.to_vec(),
+            };
+            if !waiting.is_empty() {
+                groups.entry(head).or_default().append(waiting);
             }
-            let life_key = table.life_key(&values[..table.key_columns.len()]);
-            let life = clocks::at(conn, life_lane, &life_key)?.map(|clock| length(&clock));
-            groups
-                .entry(head(life.unwrap_or(CausalLength::FIRST)))
-                .or_default()
-                .extend(values);
+        };
+        let mut each = |rowid: Option<i64>, mut values: Vec<Value>| {
+            let mut next = (CausalLength::FIRST, None);
+            if let (Some(whose), Some(id)) = (whose.as_mut(), rowid) {
+                let (number, site) = whose.at(conn, id)?.unwrap_or((id, OWN));
+                values[0] = Value::Integer(number);
+                next.1 = Some(site);
+            }
+            if lives {
+                let key = table.life_key(&values[..table.key_columns.len()]);
+                let life = clocks::at(conn, births::life_lane(table, next.1.unwrap_or(OWN)), &key)?;
+                next.0 = life.map_or(CausalLength::FIRST, |clock| length(&clock));
+            }
+            if next != run {
+                put(std::mem::replace(&mut run, next), &mut waiting);
+            }
+            waiting.append(&mut values);
             Ok(())
         };
-        rows::for_each(conn, table, columns, (first, last), |_, values| {
-            each(values)
-        })?;
+        rows::for_each(conn, table, columns, (first, last), &mut each)?;
         if self.has_parked {
-            store::for_each(conn, table.id, (first, last), |_, row| {
+            store::for_each(conn, table.id, (first, last), |place, row| {
                 let cells = columns.iter().map(|at| row.cell(&table.columns[*at]));
-                each(row.key.iter().cloned().chain(cells).collect())
+                let id = match place {
+                    RowKey::Rowid(id) => Some(id),
+                    RowKey::Packed(_) => None,
+                };
+                each(id, row.key.iter().cloned().chain(cells).collect())
             })?;
         }
-        if !first_lives.is_empty() {
-            groups
-                .entry(head(CausalLength::FIRST))
-                .or_default()
-                .extend(first_lives);
-        }
+        put(run, &mut waiting);
         Ok(())
     }
 
@@ -404,7 +427,7 @@ impl Reading<'_> {
             causal_length: head.causal_length,
             kind: head.kind,
             stamp: head.stamp,
-            born: SiteId::default(),
+            born: head.born,
             columns: head.columns,
             parents: vec![],
             values,

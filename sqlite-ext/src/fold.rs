@@ -4,11 +4,14 @@
 //! tables. So the order of the notes does not matter, several transactions fold into one, and a
 //! crash before the fold loses nothing: the notes are part of the transactions they describe.
 
+mod counted;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
 
+use crate::births::{self, between};
 use crate::capture;
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::collect::Past;
@@ -20,6 +23,7 @@ use crate::rows::{self, key_from};
 use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick, tick_seen};
 use crate::table::{KeyKind, RowKey, Table};
 use crate::watermark;
+use counted::Counted;
 
 /// Why pending writes could not be folded.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +76,7 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
 }
 
 /// Folds what is noted of one table into `version`, which `tick` gives if there is none yet. Returns
-/// the rows that were touched, where any is parked.
+/// the rows that were touched or moved, where any is parked.
 fn fold_table(
     conn: &Connection,
     table: &Table,
@@ -92,13 +96,17 @@ fn fold_table(
         table,
         version,
     };
-    folding.fold(&notes)?;
+    let mut touched = folding.fold(&notes)?;
     if !constraints::store::any(conn, table.id)? {
-        return Ok(BTreeSet::new());
+        return Ok(touched);
     }
     let rows = notes.rows(conn, table)?;
-    constraints::take_over(conn, table, &rows)?;
-    Ok(rows)
+    // Where ids are counted, what was put over a parked row is another row.
+    if !table.is_counted() {
+        constraints::take_over(conn, table, &rows)?;
+    }
+    touched.extend(rows);
+    Ok(touched)
 }
 
 /// Folds, then reads one state of the database in which nothing is pending: what others write
@@ -153,6 +161,15 @@ struct Run {
     first: RowKey,
     last: RowKey,
     mask: Mask,
+}
+
+impl Run {
+    fn numbers(&self) -> (i64, i64) {
+        match (&self.first, &self.last) {
+            (RowKey::Rowid(first), RowKey::Rowid(last)) => (*first, *last),
+            _ => unreachable!("a table whose key is the rowid has numbers as keys"),
+        }
+    }
 }
 
 impl Notes {
@@ -287,22 +304,6 @@ fn joined(mut runs: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
     joined
 }
 
-/// Returns what of the keys from `first` to `last` is in none of `taken`, which are in order.
-fn between((first, last): (i64, i64), taken: &[(i64, i64)]) -> Vec<(i64, i64)> {
-    let mut free = Vec::new();
-    let mut next = Some(first);
-    for (from, to) in taken {
-        if let Some(next) = next
-            && next < *from
-        {
-            free.push((next, from - 1));
-        }
-        next = to.checked_add(1);
-    }
-    free.extend(next.filter(|next| *next <= last).map(|next| (next, last)));
-    free
-}
-
 /// One table's fold.
 struct Folding<'a> {
     conn: &'a Connection,
@@ -311,14 +312,45 @@ struct Folding<'a> {
 }
 
 impl Folding<'_> {
-    fn fold(&self, notes: &Notes) -> rusqlite::Result<()> {
-        let gone = self.gone(notes)?;
+    /// Folds the notes and returns the rows that are shown under another id then.
+    fn fold(&self, notes: &Notes) -> rusqlite::Result<BTreeSet<RowKey>> {
+        let mut gone = self.gone(notes)?;
+        if self.table.is_counted() {
+            gone = counted::without_parked(self.conn, self.table, gone)?;
+            return self.fold_counted(notes, &gone);
+        }
         self.end_lives(&gone)?;
         self.deletions(notes)?;
-        self.writes(notes)?;
+        self.writes(&notes.written, None)?;
         // Rows that were written and then deleted before the fold have no clocks.
         gone.iter().try_for_each(|run| self.forget_runs(run))?;
-        self.drop_phantoms(notes)
+        self.drop_phantoms(notes)?;
+        Ok(BTreeSet::new())
+    }
+
+    /// The same where every replica counts its own ids.
+    fn fold_counted(
+        &self,
+        notes: &Notes,
+        gone: &[(i64, i64)],
+    ) -> rusqlite::Result<BTreeSet<RowKey>> {
+        let mut counted = Counted::new(self.conn, self.table, self.version)?;
+        for run in gone {
+            counted.end_lives(*run)?;
+            self.forget_runs(run)?;
+        }
+        // Rows that were written and then deleted before the fold are left out.
+        let mut left = Vec::new();
+        for run in &notes.written {
+            let parts = between(run.numbers(), gone).into_iter();
+            left.extend(parts.map(|(first, last)| Run {
+                first: RowKey::Rowid(first),
+                last: RowKey::Rowid(last),
+                mask: run.mask.clone(),
+            }));
+        }
+        self.writes(&left, Some(&mut counted))?;
+        counted.arrange()
     }
 
     fn lane(&self, lane: i64) -> Lane {
@@ -345,13 +377,6 @@ impl Folding<'_> {
 
     /// Ends the lives of rows that are gone, run by run.
     fn end_lives(&self, gone: &[(i64, i64)]) -> rusqlite::Result<()> {
-        let numbers = |ranges: &[clocks::Range]| -> Vec<(i64, i64)> {
-            let number = |range: &clocks::Range| match (&range.first, &range.last) {
-                (RowKey::Rowid(first), RowKey::Rowid(last)) => Some((*first, *last)),
-                _ => None,
-            };
-            ranges.iter().filter_map(number).collect()
-        };
         for run in gone {
             let (first, last) = (RowKey::Rowid(run.0), RowKey::Rowid(run.1));
             let lives = clocks::ranges(self.conn, self.lane(LIFE), &first, &last)?;
@@ -364,13 +389,8 @@ impl Folding<'_> {
                 }
             }
             // A row that was made and deleted before anybody heard of it leaves nothing.
-            let taken = numbers(&lives);
-            for known in numbers(&rows) {
-                let taken: Vec<_> = taken
-                    .iter()
-                    .filter(|(from, to)| *from <= known.1 && *to >= known.0)
-                    .map(|(from, to)| ((*from).max(known.0), (*to).min(known.1)))
-                    .collect();
+            let taken: Vec<_> = lives.iter().map(numbers).collect();
+            for known in rows.iter().map(numbers) {
                 for (from, to) in between(known, &taken) {
                     let (from, to) = (RowKey::Rowid(from), RowKey::Rowid(to));
                     self.set_lives(&from, &to, CausalLength::FIRST.dead())?;
@@ -418,6 +438,9 @@ impl Folding<'_> {
 
     fn forget(&self, first: &RowKey, last: &RowKey) -> rusqlite::Result<()> {
         clocks::clear(self.conn, self.lane(ROW), first, last)?;
+        if self.table.is_counted() {
+            clocks::clear(self.conn, self.lane(births::BORN), first, last)?;
+        }
         for column in &self.table.columns {
             clocks::clear(self.conn, self.lane(column.lane), first, last)?;
         }
@@ -444,7 +467,11 @@ impl Folding<'_> {
     }
 
     /// Stamps what was written.
-    fn writes(&self, notes: &Notes) -> rusqlite::Result<()> {
+    fn writes(
+        &self,
+        written: &[Run],
+        mut counted: Option<&mut Counted<'_>>,
+    ) -> rusqlite::Result<()> {
         let used = |column: &&crate::table::Column| {
             clocks::is_used(self.conn, self.lane(column.lane))
                 .map(|used| used.then_some(column.lane))
@@ -462,10 +489,13 @@ impl Folding<'_> {
             version: self.version,
             causal_length: 0,
         };
-        for Run { first, last, mask } in &notes.written {
+        for run @ Run { first, last, mask } in written {
             let mut columns = self.table.columns.iter();
             if columns.all(|column| mask.has(column.lane)) {
-                clocks::set(self.conn, self.lane(ROW), first, last, clock)?;
+                match &mut counted {
+                    Some(counted) => counted.write(run.numbers(), clock)?,
+                    None => clocks::set(self.conn, self.lane(ROW), first, last, clock)?,
+                }
                 for lane in &used {
                     clocks::clear(self.conn, self.lane(*lane), first, last)?;
                 }
@@ -539,6 +569,14 @@ impl Folding<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the keys of a range of a table whose keys are numbers.
+fn numbers(range: &clocks::Range) -> (i64, i64) {
+    match (&range.first, &range.last) {
+        (RowKey::Rowid(first), RowKey::Rowid(last)) => (*first, *last),
+        _ => unreachable!("a table whose key is the rowid has numbers as keys"),
     }
 }
 

@@ -15,6 +15,7 @@
 //! one entry, so a bulk insert costs one.
 
 mod apply;
+mod births;
 mod candidate;
 mod capture;
 mod clocks;
@@ -31,10 +32,14 @@ mod heal;
 mod loadable;
 mod mask;
 mod options;
+mod origin;
 #[cfg(feature = "linked")]
 mod other;
 mod parked;
+mod placing;
+mod quiet;
 mod rekey;
+mod rekeyed;
 mod rows;
 mod schema;
 mod shadow;
@@ -43,6 +48,7 @@ mod table;
 mod track;
 mod value;
 mod watermark;
+mod whose;
 
 pub use apply::{ImportError, ImportReport, import, import_changeset};
 pub use candidate::{Candidate, Limit, Obstacle, candidates};

@@ -164,8 +164,6 @@ impl TableOptions {
         let is_lww = |policy: &ColumnPolicy| *policy == ColumnPolicy::Lww;
         let option = if !self.columns.values().all(is_lww) {
             "columns"
-        } else if self.ids == Ids::Counted {
-            "ids"
         } else if !self.foreign_keys.is_empty() {
             "foreign_keys"
         } else {
@@ -210,7 +208,6 @@ mod tests {
                 r#"{"columns":{"a":"counter"}}"#,
                 "`columns` of `t` is not held",
             ),
-            (r#"{"ids":"counted"}"#, "`ids` of `t` is not held"),
             (
                 r#"{"foreign_keys":{"a":"park"}}"#,
                 "`foreign_keys` of `t` is not held",
@@ -221,7 +218,7 @@ mod tests {
             let error = options.check(&info).expect_err(text).to_string();
             assert!(error.contains(words), "{error}");
         }
-        let kept = TableOptions::parse(r#"{"columns":{"a":"lww"},"ids":"shared"}"#);
+        let kept = TableOptions::parse(r#"{"columns":{"a":"lww"},"ids":"counted"}"#);
         kept.expect("options").check(&info).expect("they are held");
         let error = TableOptions::parse(r#"{"columns":{"a":"sum"}}"#).expect_err("no policy");
         assert!(

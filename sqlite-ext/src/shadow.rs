@@ -31,7 +31,8 @@ const TABLES: &str = "
         version INTEGER NOT NULL,
         options TEXT NOT NULL,
         shape TEXT NOT NULL,
-        aside TEXT
+        aside TEXT,
+        origin INTEGER
     );
     CREATE TABLE syncline_columns(
         table_id INTEGER NOT NULL,
@@ -51,6 +52,15 @@ const TABLES: &str = "
     ) WITHOUT ROWID;
     CREATE TABLE syncline_parked(id INTEGER PRIMARY KEY, name TEXT NOT NULL, changes BLOB NOT NULL);
     CREATE TABLE syncline_definitions(table_id INTEGER PRIMARY KEY, statements TEXT NOT NULL);
+    CREATE TABLE syncline_rekeyed(
+        table_id INTEGER NOT NULL,
+        rowid INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        site INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        PRIMARY KEY(table_id, rowid),
+        UNIQUE(table_id, number, site)
+    ) WITHOUT ROWID;
     CREATE TABLE syncline_canary(name TEXT PRIMARY KEY);
     CREATE INDEX syncline_clocks_by_stamp ON syncline_clocks(site, version);
 ";
@@ -313,14 +323,22 @@ impl Sites {
         if version == Hlc::ZERO {
             return Stamp::default();
         }
+        Stamp {
+            version,
+            site: self.site(ordinal),
+        }
+    }
+
+    /// Returns the site with this number.
+    ///
+    /// # Panics
+    ///
+    /// If a clock names a site that is not in `syncline_sites`: they are written together.
+    pub(crate) fn site(&self, ordinal: i64) -> SiteId {
         let found = self
             .rows
             .binary_search_by_key(&ordinal, |(ordinal, _, _)| *ordinal);
-        let index = found.expect("a clock names a known site");
-        Stamp {
-            version,
-            site: self.rows[index].1,
-        }
+        self.rows[found.expect("a clock names a known site")].1
     }
 
     /// Returns the number of a site, giving it one if it is new.

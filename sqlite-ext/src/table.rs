@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension};
 use syncline_crdt::{Value, pack_key};
 
-use crate::options::{OptionsError, TableOptions};
+use crate::options::{Ids, OptionsError, TableOptions};
 pub(crate) use crate::shape::KeyKind;
 use crate::shape::{Affinity, KeyColumn, Shape, StrictType, whole};
 use crate::value::quoted;
@@ -257,6 +257,11 @@ impl Table {
     /// Returns the name of the table that takes up what the triggers see.
     pub(crate) fn pending(&self) -> String {
         format!("syncline_pending_{}", self.id)
+    }
+
+    /// Whether equal ids from two replicas are two rows.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.kind == KeyKind::Integer && self.options.ids == Ids::Counted
     }
 
     /// Returns the table's name in quotes.

@@ -12,6 +12,7 @@ mod capturing;
 mod changed_keys;
 mod checks;
 mod collect;
+mod counted;
 mod mutations;
 mod rivals;
 mod shapes;
@@ -28,13 +29,24 @@ struct Replica {
 }
 
 fn replica(schema: &str, tables: &[&str]) -> Replica {
+    replica_of(schema, tables, &TableOptions::default())
+}
+
+fn replica_of(schema: &str, tables: &[&str], options: &TableOptions) -> Replica {
     let conn = Connection::open_in_memory().expect("SQLite opens in memory");
     register(&conn).expect("the functions register");
     conn.execute_batch(schema).expect("the schema runs");
     for table in tables {
-        track(&conn, table, &TableOptions::default(), NOW).expect("the table is tracked");
+        track(&conn, table, options, NOW).expect("the table is tracked");
     }
     Replica { conn, now: NOW }
+}
+
+fn with_ids(ids: Ids) -> TableOptions {
+    TableOptions {
+        ids,
+        ..TableOptions::default()
+    }
 }
 
 impl Replica {
@@ -357,7 +369,7 @@ fn columns_that_only_one_side_has_are_parked_and_replayed() {
 #[test]
 fn rows_that_were_there_before_a_table_arrived_lose_to_what_was_shared() {
     let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a)";
-    let mut a = replica(schema, &["t"]);
+    let mut a = replica_of(schema, &["t"], &with_ids(Ids::Shared));
     a.run("INSERT INTO t VALUES(1, 'shared'), (2, 'shared')");
     let mut b = replica(schema, &[]);
     b.now += 10_000;
@@ -765,7 +777,7 @@ fn hostile_changesets_are_refused_by_name_and_change_nothing() {
             c.tables[0].groups[0].kind = GroupKind::Deltas;
             c.tables[0].groups[0].values[1] = Value::Blob(vec![1]);
         }),
-        ("does not hold to", |c| {
+        ("are one row on one of the devices", |c| {
             c.tables[0].groups[0].born = SiteId([7; 16]);
         }),
         ("does not hold to", |c| {

@@ -1,7 +1,7 @@
 //! Which tables take part: what can be tracked, beginning and ending it.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use syncline_crdt::{Hlc, Stamp};
+use syncline_crdt::{Hlc, SiteId, Stamp};
 
 use crate::candidate::{Obstacle, obstacle};
 use crate::capture;
@@ -10,6 +10,7 @@ use crate::collect::Past;
 use crate::constraints;
 use crate::fold::{FoldError, fold};
 use crate::options::{OptionsError, TableOptions};
+use crate::origin;
 use crate::parked;
 use crate::rows::key_from;
 use crate::shadow::{
@@ -192,6 +193,9 @@ fn begin(
             },
         )?;
         let rows_count = backfill(conn, &table, next)?;
+        if table.is_counted() && rows_count > 0 {
+            origin::give(conn, &table)?;
+        }
         parked::replay(conn, &table.name, Past::default())?;
         constraints::note_schema(conn)?;
         Ok(Tracked::Begun { rows_count })
@@ -234,6 +238,26 @@ pub(crate) fn register(
     constraints::capture(conn, &table)?;
     constraints::note_definition(conn, &table)?;
     Ok(table)
+}
+
+/// Notes the origin of the rows that a table held when it was first tracked.
+pub(crate) fn set_origin(conn: &Connection, id: i64, origin: SiteId) -> rusqlite::Result<()> {
+    let ordinal = match origin == SiteId::default() {
+        true => None,
+        false => Some(Sites::load(conn)?.ordinal(conn, origin)?),
+    };
+    let set = "UPDATE syncline_tables SET origin = ?2 WHERE id = ?1";
+    conn.prepare_cached(set)?.execute((id, ordinal))?;
+    Ok(())
+}
+
+/// Returns the origin of the rows that a table held when it was first tracked.
+pub(crate) fn origin_of(conn: &Connection, sites: &Sites, id: i64) -> rusqlite::Result<SiteId> {
+    let origin = "SELECT origin FROM syncline_tables WHERE id = ?1";
+    let origin: Option<i64> = conn
+        .prepare_cached(origin)?
+        .query_one([id], |row| row.get(0))?;
+    Ok(origin.map_or(SiteId::default(), |ordinal| sites.site(ordinal)))
 }
 
 /// Returns the id of a tracked table.
@@ -382,7 +406,7 @@ pub fn untrack(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<(), Tr
 fn forget(conn: &Connection, id: i64) -> rusqlite::Result<()> {
     capture::end(conn, id)?;
     constraints::forget(conn, id)?;
-    for shadow in ["syncline_clocks", "syncline_columns"] {
+    for shadow in ["syncline_clocks", "syncline_columns", "syncline_rekeyed"] {
         conn.execute(&format!("DELETE FROM {shadow} WHERE table_id = ?1"), [id])?;
     }
     conn.execute("DELETE FROM syncline_tables WHERE id = ?1", [id])?;
@@ -412,7 +436,8 @@ pub fn leave(conn: &Connection) -> Result<(), TrackError> {
         conn.execute_batch(constraints::store::DROP)?;
         conn.execute_batch(
             "DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;
-             DROP TABLE syncline_parked; DROP TABLE syncline_definitions;
+             DROP TABLE syncline_parked; DROP TABLE syncline_rekeyed;
+             DROP TABLE syncline_definitions;
              DROP TABLE syncline_canary; DROP TABLE syncline_sites; DROP TABLE syncline_meta;",
         )?;
         Ok(())

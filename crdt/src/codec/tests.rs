@@ -49,7 +49,7 @@ fn group() -> impl Strategy<Value = Group> {
                 stamp,
                 born: SiteId([born; 16]),
                 columns: columns.clone(),
-                parents: vec![SiteId([7; 16]); if refers { columns.len() } else { 0 }],
+                parents: vec![SiteId([7; 16]); if refers { 1 + columns.len() } else { 0 }],
                 values: rows
                     .into_iter()
                     .flat_map(|(key, cells)| [vec![key], cells].concat())
@@ -97,6 +97,7 @@ fn changeset() -> impl Strategy<Value = Changeset> {
         TableSchema {
             name,
             stamp,
+            origin: SiteId([stamp.site.0[0] / 2; 16]),
             options: "{}".into(),
             statements,
         }

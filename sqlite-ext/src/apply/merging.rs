@@ -1,8 +1,11 @@
 //! The merge of one table's changes: fetch what is here, let `crdt` decide, write.
 
+mod counted;
 mod rejoin;
 
 pub(super) use rejoin::sweep;
+
+use std::borrow::Cow;
 
 use rusqlite::{Connection, OptionalExtension, ToSql, params_from_iter};
 use syncline_crdt::{
@@ -11,9 +14,11 @@ use syncline_crdt::{
 };
 
 use super::{ImportError, written};
-use crate::clocks::{self, Clock, LIFE, Lane, ROW};
+use crate::births::{self, life_lane};
+use crate::clocks::{self, Clock, Lane, ROW};
 use crate::collect::Past;
 use crate::constraints::Guard;
+use crate::rekeyed;
 use crate::rows;
 use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table, list};
@@ -30,6 +35,10 @@ pub(super) struct Merging<'a> {
     lives: bool,
     /// What is known of rows that are not here.
     past: &'a mut Past,
+    /// Whether a row is shown under another id than its number.
+    has_rekeyed: bool,
+    /// Whether the lane [`births::BORN`] has entries.
+    has_born: bool,
     /// Rows that were made and share a clock that is not stored yet.
     fresh: Option<Fresh>,
     /// What becomes of rows that a constraint does not admit.
@@ -44,6 +53,7 @@ struct Fresh {
     first: RowKey,
     last: RowKey,
     clock: Clock,
+    born: i64,
 }
 
 /// A group's columns that exist here.
@@ -52,11 +62,14 @@ struct Cells<'g> {
     columns: Vec<(usize, usize)>,
     group: &'g Group,
     clock: Clock,
+    /// The site that created the rows, where ids are counted.
+    born: i64,
 }
 
 /// One row of a group, and the same row here.
 struct Met<'v> {
-    key: &'v [Value],
+    /// The key under which it is shown here.
+    key: Cow<'v, [Value]>,
     values: &'v [Value],
     life_key: RowKey,
     place: Option<RowKey>,
@@ -64,6 +77,9 @@ struct Met<'v> {
     is_parked: bool,
     life: Option<Clock>,
 }
+
+/// The key under which a row is shown here, and where it is shown or parked.
+type Placed<'v> = (Cow<'v, [Value]>, Option<RowKey>, Option<RowKey>);
 
 impl<'a> Merging<'a> {
     pub(super) fn new(
@@ -89,8 +105,10 @@ impl<'a> Merging<'a> {
             table,
             columns: changes.columns.iter().map(find).collect(),
             used: table.columns.iter().map(used).collect::<Result<_, _>>()?,
-            lives: clocks::is_used(conn, lane(LIFE))?,
+            lives: births::has_lives(conn, table)?,
             past,
+            has_rekeyed: table.is_counted() && rekeyed::any(conn, table.id)?,
+            has_born: clocks::is_used(conn, lane(births::BORN))?,
             fresh: None,
             guard: Guard::new(conn, table)?,
             changed_count: 0,
@@ -114,7 +132,7 @@ impl<'a> Merging<'a> {
         &mut self,
         group: &Group,
         site: i64,
-        sites: &Sites,
+        sites: &mut Sites,
     ) -> Result<(), ImportError> {
         let key_count = self.table.key_columns.len();
         let known = |(at, column): (usize, &usize)| Some((key_count + at, self.columns[*column]?));
@@ -126,11 +144,15 @@ impl<'a> Merging<'a> {
             columns,
             group,
             clock: written(site, group.stamp.version),
+            born: match self.table.is_counted() {
+                true => sites.ordinal(self.conn, group.born)?,
+                false => site,
+            },
         };
         for values in group.values.chunks(key_count + group.columns.len()) {
-            let mut met = self.meet(&values[..key_count], values)?;
+            let mut met = self.meet(&values[..key_count], values, cells.born)?;
             if self.past.rejoin.is_some() {
-                self.rejoin(&mut met, group, sites)?;
+                self.rejoin(&mut met, (group, cells.born), sites)?;
             }
             let local = match (&met.life, &met.place) {
                 (Some(life), _) => length(life),
@@ -143,7 +165,7 @@ impl<'a> Merging<'a> {
             match merge_life(local, group.causal_length) {
                 LifeOutcome::Past => {}
                 LifeOutcome::Ends => self.end(&met, &cells)?,
-                LifeOutcome::Begins => self.begin(&met, &cells)?,
+                LifeOutcome::Begins => self.begin(&mut met, &cells)?,
                 LifeOutcome::Same if group.kind == GroupKind::Life => {
                     self.meet_life(&met, &cells, sites)?
                 }
@@ -154,15 +176,19 @@ impl<'a> Merging<'a> {
         Ok(())
     }
 
-    fn meet<'v>(&mut self, key: &'v [Value], values: &'v [Value]) -> Result<Met<'v>, ImportError> {
-        let shown = rows::place(self.conn, self.table, key)?;
-        let parked = match shown {
-            Some(_) => None,
-            None => self.guard.place(key)?,
-        };
+    fn meet<'v>(
+        &mut self,
+        key: &'v [Value],
+        values: &'v [Value],
+        born: i64,
+    ) -> Result<Met<'v>, ImportError> {
         let life_key = self.table.life_key(key);
+        let (key, shown, parked) = match (self.table.is_counted(), &life_key) {
+            (true, RowKey::Rowid(number)) => self.find(*number, key, born)?,
+            _ => self.place(key)?,
+        };
         let life = if self.lives {
-            clocks::at(self.conn, self.lane(LIFE), &life_key)?
+            clocks::at(self.conn, life_lane(self.table, born), &life_key)?
         } else {
             None
         };
@@ -176,17 +202,31 @@ impl<'a> Merging<'a> {
         })
     }
 
+    /// Returns where a key is shown or parked.
+    fn place<'v>(&self, key: &'v [Value]) -> rusqlite::Result<Placed<'v>> {
+        let shown = rows::place(self.conn, self.table, key)?;
+        let parked = match shown {
+            Some(_) => None,
+            None => self.guard.place(key)?,
+        };
+        Ok((Cow::from(key), shown, parked))
+    }
+
     /// Deletes a row.
     fn end(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> Result<(), ImportError> {
-        self.guard.touch(&met.life_key);
+        self.guard.touch(&self.table.life_key(&met.key));
         self.remove(met)?;
-        self.set_life(met, cells.group.causal_length, cells.clock)
+        self.set_life(met, cells.group.causal_length, (cells.clock, cells.born))?;
+        self.vacate(met)
     }
 
     /// Makes a row, or makes it anew: nothing of a former life stays.
-    fn begin(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> Result<(), ImportError> {
-        self.guard.touch(&met.life_key);
+    fn begin(&mut self, met: &mut Met<'_>, cells: &Cells<'_>) -> Result<(), ImportError> {
         self.remove(met)?;
+        if self.table.is_counted() && met.place.is_none() {
+            self.claim(met, cells.born)?;
+        }
+        self.guard.touch(&self.table.life_key(&met.key));
         let place = self.insert(met, cells)?;
         let is_whole =
             cells.columns.len() == self.table.columns.len() && cells.group.kind == GroupKind::Cells;
@@ -197,6 +237,7 @@ impl<'a> Merging<'a> {
             } else {
                 Clock::UNWRITTEN
             },
+            cells.born,
         )?;
         if !is_whole && !cells.columns.is_empty() {
             self.store_fresh()?;
@@ -219,7 +260,7 @@ impl<'a> Merging<'a> {
             } else {
                 Clock::UNWRITTEN
             };
-            self.set_life(met, length, clock)?;
+            self.set_life(met, length, (clock, cells.born))?;
         }
         self.changed_count += 1;
         Ok(())
@@ -229,20 +270,15 @@ impl<'a> Merging<'a> {
         &mut self,
         met: &Met<'_>,
         length: CausalLength,
-        clock: Clock,
+        (clock, born): (Clock, i64),
     ) -> Result<(), ImportError> {
         let clock = Clock {
             causal_length: length.get(),
             ..clock
         };
         self.lives = true;
-        clocks::set(
-            self.conn,
-            self.lane(LIFE),
-            &met.life_key,
-            &met.life_key,
-            clock,
-        )?;
+        let lane = life_lane(self.table, born);
+        clocks::set(self.conn, lane, &met.life_key, &met.life_key, clock)?;
         Ok(())
     }
 
@@ -257,7 +293,7 @@ impl<'a> Merging<'a> {
         if cells.group.stamp > sites.stamp(life.site, life.version)
             || life.version == Clock::UNWRITTEN.version
         {
-            self.set_life(met, cells.group.causal_length, cells.clock)?;
+            self.set_life(met, cells.group.causal_length, (cells.clock, cells.born))?;
         }
         Ok(())
     }
@@ -278,7 +314,7 @@ impl<'a> Merging<'a> {
         let incoming = cells.group.stamp;
         if self.table.columns.is_empty() {
             if incoming > sites.stamp(whole.site, whole.version) {
-                clocks::set(self.conn, self.lane(ROW), place, place, cells.clock)?;
+                self.set_whole((place, place), cells.clock, cells.born)?;
             }
             return Ok(());
         }
@@ -300,11 +336,11 @@ impl<'a> Merging<'a> {
         if winners.is_empty() {
             return Ok(());
         }
-        self.guard.touch(&met.life_key);
+        self.guard.touch(&self.table.life_key(&met.key));
         let place = &self.update(met, place, &winners)?;
         self.changed_count += 1;
         if winners.len() == self.table.columns.len() {
-            return Ok(self.set_whole(place, place, cells.clock)?);
+            return Ok(self.set_whole((place, place), cells.clock, cells.born)?);
         }
         for (_, column) in winners {
             clocks::set(
@@ -352,7 +388,7 @@ impl<'a> Merging<'a> {
         match self.update_shown(met, winners) {
             Ok(()) => Ok(place.clone()),
             Err(error) if self.guard.is_met(&error) => {
-                let place = self.guard.hide(met.key)?.ok_or(error)?;
+                let place = self.guard.hide(&met.key)?.ok_or(error)?;
                 self.guard.update(&place, cells)?;
                 Ok(place)
             }
@@ -376,7 +412,7 @@ impl<'a> Merging<'a> {
         let update = format!("UPDATE OR ABORT main.{table} SET {set} WHERE {condition}");
         let values = winners.iter().map(|(at, _)| &met.values[*at]);
         let mut statement = self.conn.prepare_cached(&update)?;
-        statement.execute(params_from_iter(values.chain(met.key).map(Bound)))?;
+        statement.execute(params_from_iter(values.chain(met.key.iter()).map(Bound)))?;
         Ok(())
     }
 
@@ -390,13 +426,13 @@ impl<'a> Merging<'a> {
             Err(error) if self.guard.is_met(&error) => {
                 let cells = cells.columns.iter();
                 let cells = cells.map(|(at, column)| (*column, &met.values[*at]));
-                return self.guard.insert(met.key, cells);
+                return self.guard.insert(&met.key, cells);
             }
             done => done?,
         };
         Ok(match self.table.kind {
             KeyKind::Rowid => RowKey::Rowid(self.conn.last_insert_rowid()),
-            KeyKind::Integer | KeyKind::Packed => met.life_key.clone(),
+            KeyKind::Integer | KeyKind::Packed => self.table.life_key(&met.key),
         })
     }
 
@@ -417,6 +453,9 @@ impl<'a> Merging<'a> {
                 .execute(params_from_iter(key))?;
         }
         clocks::clear(self.conn, self.lane(ROW), place, place)?;
+        if self.has_born {
+            clocks::clear(self.conn, self.lane(births::BORN), place, place)?;
+        }
         for column in 0..self.table.columns.len() {
             if self.used[column] {
                 clocks::clear(self.conn, self.column_lane(column), place, place)?;
@@ -427,9 +466,10 @@ impl<'a> Merging<'a> {
     }
 
     /// Notes a row that was made; rows that follow each other are stored together.
-    fn make_fresh(&mut self, place: RowKey, clock: Clock) -> rusqlite::Result<()> {
+    fn make_fresh(&mut self, place: RowKey, clock: Clock, born: i64) -> rusqlite::Result<()> {
         if let Some(fresh) = &mut self.fresh
             && fresh.clock == clock
+            && fresh.born == born
             && let (RowKey::Rowid(last), RowKey::Rowid(next)) = (&mut fresh.last, &place)
             && last.checked_add(1) == Some(*next)
         {
@@ -441,20 +481,30 @@ impl<'a> Merging<'a> {
             first: place.clone(),
             last: place,
             clock,
+            born,
         });
         Ok(())
     }
 
     fn store_fresh(&mut self) -> rusqlite::Result<()> {
         match self.fresh.take() {
-            Some(fresh) => self.set_whole(&fresh.first, &fresh.last, fresh.clock),
+            Some(fresh) => self.set_whole((&fresh.first, &fresh.last), fresh.clock, fresh.born),
             None => Ok(()),
         }
     }
 
     /// Gives rows one clock for all their columns.
-    fn set_whole(&self, first: &RowKey, last: &RowKey, clock: Clock) -> rusqlite::Result<()> {
+    fn set_whole(
+        &mut self,
+        (first, last): (&RowKey, &RowKey),
+        clock: Clock,
+        born: i64,
+    ) -> rusqlite::Result<()> {
         clocks::set(self.conn, self.lane(ROW), first, last, clock)?;
+        if self.table.is_counted() && (self.has_born || born != clock.site) {
+            births::set(self.conn, self.table, (first, last), born, clock.site)?;
+            self.has_born = true;
+        }
         for column in 0..self.table.columns.len() {
             if self.used[column] {
                 clocks::clear(self.conn, self.column_lane(column), first, last)?;

@@ -59,9 +59,16 @@ impl<'a> Guard<'a> {
     /// Whether a statement failed because a row met a unique index or broke a CHECK, and the row may
     /// be parked.
     pub(crate) fn is_met(&self, error: &Error) -> bool {
-        const MET: [i32; 2] = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_CHECK];
-        let met = |error: &ffi::Error| MET.contains(&error.extended_code);
-        self.is_constrained && error.sqlite_error().is_some_and(met)
+        self.is_constrained && is_met(error)
+    }
+
+    /// Notes that rows moved to other keys, and may be parked there.
+    pub(crate) fn note_moves(&mut self, moved: &[(i64, i64)]) {
+        self.has_parked |= self.is_constrained;
+        for (from, to) in moved {
+            self.touch(&RowKey::Rowid(*from));
+            self.touch(&RowKey::Rowid(*to));
+        }
     }
 
     /// Parks a row that was to be inserted.
@@ -113,4 +120,11 @@ impl<'a> Guard<'a> {
     pub(crate) fn remove(&self, place: &RowKey) -> rusqlite::Result<()> {
         store::remove(self.conn, self.table.id, place)
     }
+}
+
+/// Whether a statement failed because a row met a unique index or broke a CHECK.
+pub(crate) fn is_met(error: &Error) -> bool {
+    const MET: [i32; 2] = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_CHECK];
+    let met = |error: &ffi::Error| MET.contains(&error.extended_code);
+    error.sqlite_error().is_some_and(met)
 }

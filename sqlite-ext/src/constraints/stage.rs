@@ -229,7 +229,7 @@ impl Arena for Stage<'_> {
 }
 
 /// Moves a shown row with its clocks from the table to the parked rows.
-pub(super) fn hide(
+pub(crate) fn hide(
     conn: &Connection,
     table: &Table,
     key: &[Value],

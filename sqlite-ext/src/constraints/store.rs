@@ -175,6 +175,19 @@ pub(crate) fn places(conn: &Connection, table_id: i64) -> rusqlite::Result<Vec<R
     places.collect()
 }
 
+/// Returns the parked rows whose places are these numbers, in order.
+pub(crate) fn numbers(
+    conn: &Connection,
+    table_id: i64,
+    (first, last): (i64, i64),
+) -> rusqlite::Result<Vec<i64>> {
+    let within = "SELECT place FROM syncline_parked_rows
+        WHERE table_id = ?1 AND place BETWEEN ?2 AND ?3 ORDER BY place";
+    let mut statement = conn.prepare_cached(within)?;
+    let places = statement.query_map([table_id, first, last], |row| row.get(0))?;
+    places.collect()
+}
+
 /// Calls `each` with every parked row whose place lies between `first` and `last`, in order.
 pub(crate) fn for_each(
     conn: &Connection,
@@ -204,6 +217,29 @@ pub(crate) fn put(conn: &Connection, table: &Table, row: &ParkedRow) -> rusqlite
         row.packed_cells()
     ])?;
     Ok(place)
+}
+
+/// Keeps a row under another place that is also its key, where it is parked, and names it so to the
+/// rows that it stands against. Returns whether it is parked.
+pub(crate) fn rekey(
+    conn: &Connection,
+    table_id: i64,
+    from: &RowKey,
+    to: &RowKey,
+) -> rusqlite::Result<bool> {
+    let winner = "UPDATE syncline_parked_rows SET winner = ?3
+        WHERE winner_table_id = ?1 AND winner = ?2";
+    conn.prepare_cached(winner)?
+        .execute(params![table_id, from, to])?;
+    let row = "UPDATE syncline_parked_rows SET place = ?3, key = ?4
+        WHERE table_id = ?1 AND place = ?2";
+    let count = conn
+        .prepare_cached(row)?
+        .execute(params![table_id, from, to, packed(to)])?;
+    let claims = "UPDATE syncline_parked_claims SET place = ?3 WHERE table_id = ?1 AND place = ?2";
+    conn.prepare_cached(claims)?
+        .execute(params![table_id, from, to])?;
+    Ok(count > 0)
 }
 
 /// Drops a row and its claims; its clocks stay.

@@ -51,8 +51,8 @@ impl Replica {
     }
 
     fn deaths(&self) -> i64 {
-        let count =
-            "SELECT count(*) FROM syncline_clocks WHERE lane = -2 AND causal_length % 2 = 0";
+        let count = "SELECT count(*) FROM syncline_clocks
+            WHERE (lane = -2 OR lane <= -16) AND causal_length % 2 = 0";
         self.conn
             .query_row(count, [], |row| row.get(0))
             .expect("count")
@@ -405,7 +405,7 @@ impl Schedule {
     fn new(schema: &str, count: usize, collects: bool, reuses: bool) -> Self {
         let mut replicas = vec![named(replica("", &[]), 0)];
         replicas[0].conn.execute_batch(schema).expect("schema");
-        track(&replicas[0].conn, "t", &TableOptions::default(), NOW).expect("tracked");
+        track(&replicas[0].conn, "t", &with_ids(Ids::Shared), NOW).expect("tracked");
         replicas[0].run("INSERT INTO t(id, a) VALUES('0', 'first'), ('1', 'first')");
         for number in 1..count {
             let mut next = named(replica("", &[]), number as u8);

@@ -30,9 +30,7 @@ const SCHEMA: &str = "
     CREATE INDEX number_by_a ON number(a);
     CREATE INDEX word_by_length ON word(length(b));
 ";
-const TABLES: [&str; 7] = [
-    "number", "word", "pair", "exact", "bare", "checked", "child",
-];
+const TABLES: [&str; 6] = ["number", "word", "pair", "exact", "bare", "checked"];
 const ROWS: &str = "
     INSERT INTO number(id, a, b) VALUES(1, 1, 'one'), (2, x'00', 'two'), (-9, 1.5, 'minus');
     INSERT INTO word VALUES('a', 1, 'x'), ('b', NULL, 'y'), ('c', 2, 'z');
@@ -52,6 +50,8 @@ fn name(replica: &Replica, number: u8) {
 /// A replica whose past has edits, deletions and second lives.
 fn victim() -> Replica {
     let mut victim = replica(&format!("{SCHEMA}{ROWS}"), &TABLES);
+    let counted = with_ids(Ids::Counted);
+    track(&victim.conn, "child", &counted, NOW).expect("tracked");
     name(&victim, 1);
     for step in [
         "UPDATE number SET a = 2 WHERE id = 1; UPDATE word SET b = 'edited' WHERE id = 'b'",
@@ -77,6 +77,7 @@ fn corpus() -> Vec<Changeset> {
         .run("CREATE TABLE extra(id TEXT PRIMARY KEY, a DEFAULT 'd'); INSERT INTO extra VALUES(1, 2)");
     track(&peer.conn, "extra", &TableOptions::default(), peer.now).expect("tracked");
     peer.run("DELETE FROM pair WHERE x = 2; INSERT INTO number(id, b) VALUES(5, 'p'), (6, 'p')")
+        .run("INSERT INTO child(id, a) VALUES(13, 'p'); DELETE FROM child WHERE id = 11")
         .run("UPDATE exact SET c = 7; UPDATE child SET parent = 5; UPDATE checked SET low = 9");
     let send = |peer: &Replica, since: &VersionVector| {
         export(&peer.conn, since, peer.now).expect("export")
@@ -142,6 +143,7 @@ fn check_health(victim: &Replica) {
     conn.execute_batch(
         "SAVEPOINT health;
          REPLACE INTO number(id, a, b) VALUES(1, 'h', 'h'); UPDATE word SET a = 'h', b = 'h';
+         UPDATE child SET a = 'h'; DELETE FROM child WHERE id = 10;
          DELETE FROM pair; UPDATE exact SET a = 8; REPLACE INTO bare VALUES(2.5);
          UPDATE checked SET low = 8; INSERT INTO word(id, b) VALUES('healthy', 'h')",
     )

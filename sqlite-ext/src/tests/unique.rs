@@ -39,7 +39,8 @@ impl Replica {
 
 /// Starts replicas from one that has run `start`.
 fn replicas<const COUNT: usize>(schema: &str, start: &str) -> [Replica; COUNT] {
-    let mut first = replica(schema, &["p"]);
+    // The same id is the same row, whatever the kind of the key.
+    let mut first = replica_of(schema, &["p"], &with_ids(Ids::Shared));
     first.run(start);
     let mut all = Vec::new();
     for _ in 1..COUNT {

@@ -7,17 +7,20 @@
 use std::collections::BTreeSet;
 
 use rusqlite::Connection;
-use syncline_crdt::{Group, TableChanges, Value};
+use syncline_crdt::{Group, TableChanges, Value, pack_key};
 
-use super::super::{ImportError, Quiet};
+use super::super::ImportError;
 use super::{Merging, Met, length};
-use crate::clocks::{self, Clock, LIFE, ROW};
+use crate::births::life_lane;
+use crate::clocks::{self, Clock, Lane, ROW};
 use crate::collect::{Past, Rejoin};
 use crate::constraints::{self, Touched, store};
+use crate::quiet::Quiet;
 use crate::rows;
-use crate::shadow::Sites;
+use crate::shadow::{OWN, Sites};
 use crate::table::{RowKey, Table};
 use crate::track;
+use crate::whose::Whose;
 
 impl Rejoin {
     fn has_seen(&self, sites: &Sites, clock: &Clock) -> bool {
@@ -31,54 +34,67 @@ impl Merging<'_> {
     pub(super) fn rejoin(
         &mut self,
         met: &mut Met<'_>,
-        group: &Group,
+        (group, born): (&Group, i64),
         sites: &Sites,
     ) -> Result<(), ImportError> {
         let Some(rejoin) = &mut self.past.rejoin else {
             return Ok(());
         };
         let names = rejoin.met.entry(self.table.id).or_default();
-        let is_first = names.insert(met.life_key.clone());
+        let is_first = names.insert(name(self.table, &met.life_key, born));
         let ended = |life: &Clock| {
             length(life) > group.causal_length && is_first && rejoin.has_seen(sites, life)
         };
         if met.life.as_ref().is_some_and(ended) {
-            self.forget(met)?;
+            self.forget(met, born)?;
             (met.place, met.life) = (None, None);
         }
         Ok(())
     }
 
     /// Removes a row, and that it ever was.
-    fn forget(&mut self, met: &Met<'_>) -> Result<(), ImportError> {
-        self.guard.touch(&met.life_key);
+    fn forget(&mut self, met: &Met<'_>, born: i64) -> Result<(), ImportError> {
+        self.guard.touch(&self.table.life_key(&met.key));
         self.remove(met)?;
-        clocks::clear(self.conn, self.lane(LIFE), &met.life_key, &met.life_key)?;
-        Ok(())
+        let lane = life_lane(self.table, born);
+        clocks::clear(self.conn, lane, &met.life_key, &met.life_key)?;
+        self.vacate(met)
     }
 
-    /// Returns the keys of the rows that the sender has seen and does not name.
+    /// Returns the rows that the sender has seen and does not name: their keys, and who created
+    /// them.
     fn unnamed(
         &self,
         rejoin: &Rejoin,
         named: &BTreeSet<RowKey>,
         sites: &Sites,
-    ) -> rusqlite::Result<Vec<Vec<Value>>> {
+    ) -> rusqlite::Result<Vec<(Vec<Value>, i64)>> {
         let mut places = Vec::new();
+        let mut whose = match self.table.is_counted() {
+            true => Some(Whose::new(self.conn, self.table)?),
+            false => None,
+        };
         for range in clocks::all(self.conn, self.lane(ROW))? {
             let span = (&range.first, &range.last);
-            rows::for_each(self.conn, self.table, &[], span, |rowid, key| {
-                if !named.contains(&self.table.life_key(&key)) {
-                    let place = rowid.map_or_else(|| range.first.clone(), RowKey::Rowid);
-                    places.push((place, key, range.clock));
+            let mut each = |place: RowKey, mut key: Vec<Value>| {
+                let mut born = OWN;
+                if let (Some(whose), RowKey::Rowid(id)) = (&mut whose, &place) {
+                    let (number, site) = whose.at(self.conn, *id)?.unwrap_or((*id, OWN));
+                    (key, born) = (vec![Value::Integer(number)], site);
+                }
+                if !named.contains(&name(self.table, &self.table.life_key(&key), born)) {
+                    places.push((place, (key, born), range.clock));
                 }
                 Ok(())
+            };
+            rows::for_each(self.conn, self.table, &[], span, |rowid, key| {
+                each(
+                    rowid.map_or_else(|| range.first.clone(), RowKey::Rowid),
+                    key,
+                )
             })?;
             store::for_each(self.conn, self.table.id, span, |place, row| {
-                if !named.contains(&place) {
-                    places.push((place, row.key, range.clock));
-                }
-                Ok(())
+                each(place, row.key)
             })?;
         }
         let has_seen = |clock: &Clock| {
@@ -105,7 +121,28 @@ impl Merging<'_> {
         named: &BTreeSet<RowKey>,
         sites: &Sites,
     ) -> rusqlite::Result<()> {
-        let lane = self.lane(LIFE);
+        for (lane, born) in self.life_lanes(sites) {
+            self.forget_deaths_in((lane, born), rejoin, named, sites)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the lanes of causal lengths, each with the site that created its rows.
+    fn life_lanes(&self, sites: &Sites) -> Vec<(Lane, i64)> {
+        let of = |born| (life_lane(self.table, born), born);
+        match self.table.is_counted() {
+            true => sites.iter().map(|(ordinal, _, _)| of(ordinal)).collect(),
+            false => vec![of(OWN)],
+        }
+    }
+
+    fn forget_deaths_in(
+        &self,
+        (lane, born): (Lane, i64),
+        rejoin: &Rejoin,
+        named: &BTreeSet<RowKey>,
+        sites: &Sites,
+    ) -> rusqlite::Result<()> {
         for range in clocks::all(self.conn, lane)? {
             if length(&range.clock).is_alive() || !rejoin.has_seen(sites, &range.clock) {
                 continue;
@@ -116,11 +153,22 @@ impl Merging<'_> {
                 }
                 _ => vec![range.first],
             };
-            for key in keys.iter().filter(|key| !named.contains(key)) {
+            let is_named = |key: &&RowKey| named.contains(&name(self.table, key, born));
+            for key in keys.iter().filter(|key| !is_named(key)) {
                 clocks::clear(self.conn, lane, key, key)?;
             }
         }
         Ok(())
+    }
+}
+
+/// Returns what names a row among those that the sender named.
+fn name(table: &Table, life_key: &RowKey, born: i64) -> RowKey {
+    match life_key {
+        RowKey::Rowid(number) if table.is_counted() => {
+            RowKey::Packed(pack_key(&[Value::Integer(*number), Value::Integer(born)]))
+        }
+        _ => life_key.clone(),
     }
 }
 
@@ -156,9 +204,9 @@ pub(in crate::apply) fn sweep<'n>(
         let named = rejoin.met.get(&id).unwrap_or(&nothing);
         let mut past = Past::default();
         let mut merging = Merging::new(conn, &table, &changes, &mut past)?;
-        for key in merging.unnamed(rejoin, named, &sites)? {
-            let met = merging.meet(&key, &key)?;
-            merging.forget(&met)?;
+        for (key, born) in merging.unnamed(rejoin, named, &sites)? {
+            let met = merging.meet(&key, &key, born)?;
+            merging.forget(&met, born)?;
             count += 1;
         }
         merging.forget_deaths(rejoin, named, &sites)?;

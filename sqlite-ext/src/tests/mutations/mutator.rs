@@ -75,7 +75,7 @@ const OPTIONS: [&str; 12] = [
     "{\"ids\":\"shared\"}",
     "{\"ids\":\"counted\",\"foreign_keys\":{\"parent\":\"cascade\"}}",
     "{\"foreign_keys\":{\"\":\"park\",\"a, b\":\"set_null\"}}",
-    "{\"ids\":1e999}",
+    "{\"ids\":\"counted\"}",
 ];
 
 /// Returns a changeset of the corpus with a few changes, as bytes with a valid checksum.
@@ -238,6 +238,7 @@ fn change_schemas(changeset: &mut Changeset, random: &mut Rng, sites: &[SiteId])
         changeset.schemas.push(TableSchema {
             name,
             stamp,
+            origin: SiteId::default(),
             options: pick(random, &OPTIONS).to_owned(),
             statements: vec![pick(random, &STATEMENTS).to_owned()],
         });
@@ -246,7 +247,8 @@ fn change_schemas(changeset: &mut Changeset, random: &mut Rng, sites: &[SiteId])
     match random.u8(..8) {
         0 => schema.name = name(random),
         1 => schema.stamp = stamp,
-        2 | 3 => schema.options = pick(random, &OPTIONS).to_owned(),
+        2 => schema.origin = pick(random, sites),
+        3 => schema.options = pick(random, &OPTIONS).to_owned(),
         4 => schema.statements.clear(),
         5 => schema.statements.push(pick(random, &STATEMENTS).to_owned()),
         // Rarely: every fold from here on looks at all of its columns.

@@ -1,0 +1,221 @@
+//! The fold of a table whose ids every replica counts for itself: whose row was touched.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+use syncline_crdt::{CausalLength, Hlc};
+
+use super::{length, numbers};
+use crate::births::{self, Births, between, life_lane};
+use crate::clocks::{self, Clock, Lane, ROW};
+use crate::constraints::store;
+use crate::placing::Placing;
+use crate::quiet::Quiet;
+use crate::rekeyed;
+use crate::shadow::OWN;
+use crate::table::{RowKey, Table};
+
+/// Returns what of these runs is not the id of a parked row: such a row cannot have been deleted
+/// here, and one that was added and deleted under its id leaves nothing.
+pub(super) fn without_parked(
+    conn: &Connection,
+    table: &Table,
+    gone: Vec<(i64, i64)>,
+) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let mut left = Vec::new();
+    for run in gone {
+        let parked = store::numbers(conn, table.id, run)?;
+        let parked: Vec<_> = parked.into_iter().map(|id| (id, id)).collect();
+        left.extend(between(run, &parked));
+    }
+    Ok(left)
+}
+
+/// One counted table's fold.
+pub(super) struct Counted<'a> {
+    conn: &'a Connection,
+    table: &'a Table,
+    version: Hlc,
+    /// Whether any row is shown under another id than its number.
+    has_rekeyed: bool,
+    /// Ids whose rows are gone, and numbers of rows that came back under another id.
+    touched: Vec<(i64, i64)>,
+    /// Where rows moved from and to.
+    moved: BTreeSet<RowKey>,
+}
+
+impl<'a> Counted<'a> {
+    pub(super) fn new(
+        conn: &'a Connection,
+        table: &'a Table,
+        version: Hlc,
+    ) -> rusqlite::Result<Self> {
+        Ok(Counted {
+            conn,
+            table,
+            version,
+            has_rekeyed: rekeyed::any(conn, table.id)?,
+            touched: Vec::new(),
+            moved: BTreeSet::new(),
+        })
+    }
+
+    /// Ends the lives of the rows that were shown under a run of ids. Their clocks are still there.
+    pub(super) fn end_lives(&mut self, run: (i64, i64)) -> rusqlite::Result<()> {
+        // A row that was made and deleted before anybody heard of it has no clock and leaves
+        // nothing.
+        for known in births::ranges(self.conn, self.table, run.0, run.1)? {
+            for (site, first, last) in self.identities(known)? {
+                self.set_lives(site, (first, last), CausalLength::dead)?;
+            }
+        }
+        self.touched.push(run);
+        Ok(())
+    }
+
+    /// Returns the runs of numbers that a run of ids shows, with their sites.
+    fn identities(&self, run: Births) -> rusqlite::Result<Vec<(i64, i64, i64)>> {
+        let ids = (run.first, run.last);
+        let entries = if self.has_rekeyed {
+            rekeyed::within(self.conn, self.table.id, ids)?
+        } else {
+            Vec::new()
+        };
+        let apart: Vec<_> = entries.iter().map(|entry| (entry.id, entry.id)).collect();
+        let numbers = between(ids, &apart).into_iter();
+        let mut found: Vec<_> = numbers
+            .map(|(first, last)| (run.site, first, last))
+            .collect();
+        found.extend(entries.iter().map(|e| (e.site, e.number, e.number)));
+        Ok(found)
+    }
+
+    /// Gives rows of a site their next causal length, where it is another one.
+    fn set_lives(
+        &self,
+        site: i64,
+        run: (i64, i64),
+        next: fn(CausalLength) -> CausalLength,
+    ) -> rusqlite::Result<()> {
+        let lane = life_lane(self.table, site);
+        let (first, last) = (RowKey::Rowid(run.0), RowKey::Rowid(run.1));
+        let lives = clocks::ranges(self.conn, lane, &first, &last)?;
+        let set = |(from, to): (i64, i64), length: CausalLength| {
+            let clock = Clock {
+                site: OWN,
+                version: self.version,
+                causal_length: length.get(),
+            };
+            let (from, to) = (RowKey::Rowid(from), RowKey::Rowid(to));
+            clocks::set(self.conn, lane, &from, &to, clock)
+        };
+        for life in &lives {
+            let known = length(&life.clock);
+            if next(known) != known {
+                set(numbers(life), next(known))?;
+            }
+        }
+        let taken: Vec<_> = lives.iter().map(numbers).collect();
+        if next(CausalLength::FIRST) != CausalLength::FIRST {
+            for run in between(run, &taken) {
+                set(run, next(CausalLength::FIRST))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stamps rows that were written as a whole. One that was known goes on; one at an id that
+    /// nobody has is ours.
+    pub(super) fn write(&mut self, run: (i64, i64), clock: Clock) -> rusqlite::Result<()> {
+        self.make_way(run)?;
+        let known = births::ranges(self.conn, self.table, run.0, run.1)?;
+        let (first, last) = (RowKey::Rowid(run.0), RowKey::Rowid(run.1));
+        let row = Lane {
+            table_id: self.table.id,
+            lane: ROW,
+        };
+        clocks::set(self.conn, row, &first, &last, clock)?;
+        for births in &known {
+            self.set_born((births.first, births.last), births.site)?;
+        }
+        let taken: Vec<_> = known.iter().map(|run| (run.first, run.last)).collect();
+        for (first, last) in between(run, &taken) {
+            let ours = Births {
+                first,
+                last,
+                site: OWN,
+            };
+            for (site, first, last) in self.identities(ours)? {
+                self.set_lives(site, (first, last), CausalLength::born)?;
+            }
+            if self.has_rekeyed {
+                self.come_back((first, last))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves parked rows from ids that SQLite gave to new rows, since nobody saw them there.
+    fn make_way(&mut self, run: (i64, i64)) -> rusqlite::Result<()> {
+        let parked = store::numbers(self.conn, self.table.id, run)?;
+        if parked.is_empty() {
+            return Ok(());
+        }
+        let _quiet = Quiet::begin(self.conn)?;
+        for id in parked {
+            let mut placing = Placing::new(self.conn, self.table);
+            let number = placing.make_way(id)?;
+            self.touched.extend(number.map(|number| (number, number)));
+            self.has_rekeyed = true;
+            self.take_moves(&placing);
+        }
+        Ok(())
+    }
+
+    fn take_moves(&mut self, placing: &Placing<'_>) {
+        let ids = placing.moved.iter().flat_map(|(from, to)| [*from, *to]);
+        self.moved.extend(ids.map(RowKey::Rowid));
+    }
+
+    /// A row that was written under the id of a dead one which is kept for it is that one again.
+    fn come_back(&mut self, run: (i64, i64)) -> rusqlite::Result<()> {
+        for entry in rekeyed::within(self.conn, self.table.id, run)? {
+            self.set_born((entry.id, entry.id), entry.site)?;
+            self.touched.push((entry.number, entry.number));
+        }
+        Ok(())
+    }
+
+    fn set_born(&self, run: (i64, i64), site: i64) -> rusqlite::Result<()> {
+        let run = (RowKey::Rowid(run.0), RowKey::Rowid(run.1));
+        births::set(self.conn, self.table, (&run.0, &run.1), site, OWN)
+    }
+
+    /// Gives ids that became free to the rows that want them.
+    pub(super) fn arrange(mut self) -> rusqlite::Result<BTreeSet<RowKey>> {
+        if !self.has_rekeyed || self.touched.is_empty() {
+            return Ok(self.moved);
+        }
+        let mut numbers = Vec::new();
+        for run in &self.touched {
+            let wanted = rekeyed::by_numbers(self.conn, self.table.id, *run)?;
+            numbers.extend(wanted.iter().map(|entry| entry.number));
+        }
+        let mut placing = Placing::new(self.conn, self.table);
+        for id in placing.passed_over()? {
+            let is_free = |run: &(i64, i64)| (run.0..=run.1).contains(&id);
+            numbers.extend(self.touched.iter().any(is_free).then_some(id));
+        }
+        if numbers.is_empty() {
+            return Ok(self.moved);
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        let _quiet = Quiet::begin(self.conn)?;
+        numbers
+            .into_iter()
+            .try_for_each(|number| placing.arrange(number))?;
+        self.take_moves(&placing);
+        Ok(self.moved)
+    }
+}
