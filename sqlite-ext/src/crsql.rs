@@ -20,6 +20,7 @@ mod fold;
 mod fractional;
 mod functions;
 mod identity;
+mod leave;
 mod merge;
 mod order_key;
 mod pack;
@@ -31,6 +32,7 @@ mod transaction;
 mod upkeep;
 mod views;
 
+pub(crate) use leave::leave;
 pub(crate) use storage::is_crr;
 
 /// Adds the functions and modules to a connection.

@@ -111,17 +111,26 @@ pub(crate) fn native_key(
 ) -> rusqlite::Result<Option<Vec<Value>>> {
     let mut native = Vec::with_capacity(key.len());
     for (value, column) in key.iter().zip(&table.shape.key) {
-        native.push(match (column.affinity, value) {
-            (Affinity::Text, Value::Integer(_) | Value::Real(_)) => {
-                let mut cast = conn.prepare_cached("SELECT CAST(?1 AS TEXT)")?;
-                cast.query_one([Bound(value)], |row| row.get_ref(0).map(from_sqlite))?
-            }
-            (Affinity::Number, Value::Text(text)) => number(text).unwrap_or_else(|| value.clone()),
-            _ => value.clone(),
-        });
+        native.push(self::native(conn, value.clone(), column.affinity)?);
     }
     if table.kind == KeyKind::Integer {
         native = canonical(&native);
     }
     Ok(table.key_place(&native).map(|_| native))
+}
+
+/// Returns a value as a column of this affinity holds it.
+pub(crate) fn native(
+    conn: &Connection,
+    value: Value,
+    affinity: Affinity,
+) -> rusqlite::Result<Value> {
+    Ok(match (affinity, &value) {
+        (Affinity::Text, Value::Integer(_) | Value::Real(_)) => {
+            let mut cast = conn.prepare_cached("SELECT CAST(?1 AS TEXT)")?;
+            cast.query_one([Bound(&value)], |row| row.get_ref(0).map(from_sqlite))?
+        }
+        (Affinity::Number, Value::Text(text)) => number(text).unwrap_or(value),
+        _ => value,
+    })
 }

@@ -8,6 +8,7 @@ use crate::capture;
 use crate::clocks::{self, Clock, Lane, ROW};
 use crate::collect::Past;
 use crate::constraints;
+use crate::crsql;
 use crate::fold::{FoldError, fold};
 use crate::options::{OptionsError, TableOptions};
 use crate::origin;
@@ -433,6 +434,7 @@ pub fn leave(conn: &Connection) -> Result<(), TrackError> {
             forget(conn, id)?;
         }
         conn.flush_prepared_statement_cache();
+        crsql::leave(conn)?;
         conn.execute_batch(constraints::store::DROP)?;
         conn.execute_batch(
             "DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;

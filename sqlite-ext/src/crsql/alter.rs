@@ -26,12 +26,21 @@ pub(crate) enum Writes {
 /// Opens the bracket: from here on the table is not captured, until [`commit`].
 pub(crate) fn begin(session: Session<'_>, name: &str) -> Result<()> {
     let id = id_of(session, name)?;
+    if is_altering(session, id)? {
+        return Err(refused(
+            name,
+            "crsql_commit_alter ends the bracket that is open",
+        ));
+    }
     session.conn.execute_batch("SAVEPOINT alter_crr")?;
     let begun = (|| {
         session.join()?;
         fold_here(session)?;
         session.conn.execute_batch(&capture::end(id))?;
         session.conn.execute_batch(&capture::part(id))?;
+        if let Some(crr) = Crr::read(session.conn, id)? {
+            session.conn.execute_batch(&capture::mark(&crr))?;
+        }
         set_altering(session, id, true)
     })();
     if begun.is_err() {
@@ -47,32 +56,49 @@ pub(crate) fn begin(session: Session<'_>, name: &str) -> Result<()> {
 /// If that fails the bracket stays open and nothing else is changed.
 pub(crate) fn commit(session: Session<'_>, name: &str) -> Result<()> {
     let id = id_of(session, name)?;
-    let altering = "SELECT is_altering FROM syncline_crsql_tables WHERE id = ?1";
-    let is_altering: bool = session.conn.query_row(altering, [id], |row| row.get(0))?;
-    if !is_altering {
-        return Err(CrsqlError::Refused {
-            table: name.to_owned(),
-            obstacle: "crsql_begin_alter comes before crsql_commit_alter".to_owned(),
-        });
+    if !is_altering(session, id)? {
+        return Err(refused(
+            name,
+            "crsql_begin_alter comes before crsql_commit_alter",
+        ));
     }
     in_savepoint(session.conn, || {
         set_altering(session, id, false)?;
-        renew(session, id, Writes::AreKnown)?;
         let remember = "INSERT OR REPLACE INTO crsql_master(key, value)
             VALUES('pre_compact_dbversion', ?1)";
+        storage::raise_db_version(session.conn)?;
         let version = storage::db_version(session.conn)?;
         session.conn.execute(remember, [version])?;
-        let info = TableInfo::read(session.conn, name)?;
-        let crr = info
-            .map(|info| Crr::of(session.conn, id, &info))
-            .transpose()?;
+        let name = follow(session, id)?;
+        if TableInfo::read(session.conn, &name)?.is_none() {
+            return convert::forget(session, id, &name);
+        }
+        renew(session, id, Writes::AreKnown)?;
+        let crr = Crr::read(session.conn, id)?;
         crr.map_or(Ok(()), |crr| upkeep::attach(session, &crr))
     })?;
-    session.conn.execute_batch("RELEASE alter_crr")?;
     session.forget_tables();
-    Ok(())
+    release(session)
 }
 
+/// Ends the savepoint that [`begin`] opened, if the application did not end it by its own COMMIT.
+fn release(session: Session<'_>) -> Result<()> {
+    use rusqlite::ErrorCode;
+    match session.conn.execute_batch("RELEASE alter_crr") {
+        // That there is no such savepoint has no code of its own.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn refused(name: &str, obstacle: &str) -> CrsqlError {
+    CrsqlError::Refused {
+        table: name.to_owned(),
+        obstacle: obstacle.to_owned(),
+    }
+}
+
+/// Returns the number of a CRR, which may have got the name while it is altered.
 fn id_of(session: Session<'_>, name: &str) -> Result<i64> {
     let unknown = || CrsqlError::UnknownTable {
         table: name.to_owned(),
@@ -80,7 +106,39 @@ fn id_of(session: Session<'_>, name: &str) -> Result<i64> {
     if !upkeep::look(session)? {
         return Err(unknown());
     }
-    storage::id_of(session.conn, name)?.ok_or_else(unknown)
+    if let Some(id) = storage::id_of(session.conn, name)? {
+        return Ok(id);
+    }
+    let altered = "SELECT id FROM syncline_crsql_tables WHERE is_altering";
+    let mut statement = session.conn.prepare(altered)?;
+    let ids = statement.query_map([], |row| row.get(0))?;
+    for id in ids {
+        let id = id?;
+        let marked = capture::table_of(session.conn, id, capture::ALTERING)?;
+        if marked.is_some_and(|marked| marked.eq_ignore_ascii_case(name)) {
+            return Ok(id);
+        }
+    }
+    Err(unknown())
+}
+
+/// Returns the name of the table that was altered, and notes it if the table got another one.
+fn follow(session: Session<'_>, id: i64) -> Result<String> {
+    let noted = "SELECT name FROM syncline_crsql_tables WHERE id = ?1";
+    let noted: String = session.conn.query_row(noted, [id], |row| row.get(0))?;
+    let marked = capture::table_of(session.conn, id, capture::ALTERING)?;
+    match marked {
+        Some(name) if TableInfo::read(session.conn, &noted)?.is_none() => {
+            upkeep::rename(session, id, &noted, &name)?;
+            Ok(name)
+        }
+        _ => Ok(noted),
+    }
+}
+
+fn is_altering(session: Session<'_>, id: i64) -> Result<bool> {
+    let altering = "SELECT is_altering FROM syncline_crsql_tables WHERE id = ?1";
+    Ok(session.conn.query_row(altering, [id], |row| row.get(0))?)
 }
 
 fn set_altering(session: Session<'_>, id: i64, is_altering: bool) -> Result<()> {

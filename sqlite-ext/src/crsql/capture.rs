@@ -1,6 +1,8 @@
 //! The triggers of a CRR: in plain SQL, what was touched in which order, so that any program may
 //! write; and, for connections with the extension, what tells them of the end of a transaction.
 
+use rusqlite::{Connection, OptionalExtension};
+
 use super::crr::Crr;
 use crate::capture::differs;
 use crate::table::{Column, list};
@@ -17,7 +19,10 @@ pub(crate) const DELETED: i64 = 4;
 /// How many columns one number of a mask has bits for.
 const BITS: usize = 62;
 
-const EVENTS: [&str; 4] = ["insert", "update", "move", "delete"];
+const EVENTS: [&str; 5] = ["insert", "update", "move", "delete", ALTERING];
+/// The name of a trigger that does nothing: it is there while a table is altered, and goes with it
+/// when the table gets another name.
+pub(crate) const ALTERING: &str = "altering";
 const JOINS: [&str; 3] = ["INSERT", "UPDATE", "DELETE"];
 
 /// Returns the statements that begin to capture a CRR's writes.
@@ -49,6 +54,23 @@ pub(crate) fn begin(crr: &Crr) -> String {
 pub(crate) fn end(id: i64) -> String {
     let drop = |event: &str| format!("DROP TRIGGER IF EXISTS main.{};", name(id, event));
     list(EVENTS.into_iter().map(drop), "\n")
+}
+
+/// Returns the statement that marks a table which is altered.
+pub(crate) fn mark(crr: &Crr) -> String {
+    trigger(crr, ALTERING, "DELETE", "WHEN 0", "SELECT 1;")
+}
+
+/// Returns the table that one of a CRR's triggers is on.
+pub(crate) fn table_of(
+    conn: &Connection,
+    id: i64,
+    event: &str,
+) -> rusqlite::Result<Option<String>> {
+    let table = "SELECT tbl_name FROM main.sqlite_master WHERE type = 'trigger' AND name = ?1";
+    conn.prepare_cached(table)?
+        .query_one([name(id, event)], |row| row.get(0))
+        .optional()
 }
 
 /// Returns the name of a trigger.

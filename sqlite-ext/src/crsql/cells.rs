@@ -5,6 +5,7 @@ use syncline_crdt::{Value, pack_key};
 
 use super::crr::Crr;
 use super::error::Result;
+use super::functions::VERSION_MAX;
 use super::storage::SENTINEL;
 
 /// A row whose key is known.
@@ -96,20 +97,27 @@ pub(crate) fn set(conn: &Connection, row: KnownRow, column: i64, clock: CellCloc
     Ok(())
 }
 
-/// Counts a write to a cell: from 1 on, one more than before.
-pub(crate) fn bump(conn: &Connection, row: KnownRow, column: i64, clock: CellClock) -> Result<()> {
+/// Counts a write to a cell: from 1 on, one more than before. Returns whether that could be: not
+/// where the counter is at its end.
+pub(crate) fn bump(
+    conn: &Connection,
+    row: KnownRow,
+    column: i64,
+    clock: CellClock,
+) -> Result<bool> {
     let bump = "INSERT INTO syncline_crsql_cells
         (row_id, column_id, col_version, db_version, site, seq) VALUES(?1, ?2, 1, ?3, ?4, ?5)
         ON CONFLICT DO UPDATE SET col_version = col_version + 1, db_version = excluded.db_version,
-        site = excluded.site, seq = excluded.seq";
-    conn.prepare_cached(bump)?.execute(params![
+        site = excluded.site, seq = excluded.seq WHERE col_version < ?6";
+    let count = conn.prepare_cached(bump)?.execute(params![
         row.id,
         column,
         clock.db_version,
         clock.site,
-        clock.seq
+        clock.seq,
+        VERSION_MAX
     ])?;
-    Ok(())
+    Ok(count > 0)
 }
 
 /// Returns the clock of a cell.
@@ -141,6 +149,14 @@ pub(crate) fn clear(conn: &Connection, row: KnownRow) -> Result<()> {
     let clear = "DELETE FROM syncline_crsql_cells WHERE row_id = ?1 AND column_id <> ?2";
     conn.prepare_cached(clear)?.execute([row.id, SENTINEL])?;
     Ok(())
+}
+
+/// Returns the causal length of a row that has clocks, as it is stored.
+pub(crate) fn stored_length(conn: &Connection, row: KnownRow) -> Result<i64> {
+    let length = "SELECT max(causal_length, 1) FROM syncline_crsql_rows WHERE id = ?1";
+    Ok(conn
+        .prepare_cached(length)?
+        .query_one([row.id], |row| row.get(0))?)
 }
 
 /// Begins a new life: every cell that is known counts as written before it.

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -94,8 +95,14 @@ impl UpdateVTab<'_> for ChangesTable {
 
     fn insert(&mut self, values: &Inserts<'_>) -> Result<i64> {
         let values: Vec<ValueRef<'_>> = values.iter().skip(2).collect();
-        let change = Change::read(&values).map_err(CrsqlError::into_sqlite)?;
-        merge::merge(self.held.session(), &change).map_err(CrsqlError::into_sqlite)?;
+        let merge = || {
+            let change = Change::read(&values)?;
+            merge::merge(self.held.session(), &change)
+        };
+        // A panic that reached C would end the application.
+        let merged = catch_unwind(AssertUnwindSafe(merge));
+        let merged = merged.map_err(|_| Error::ModuleError(BUG.to_owned()))?;
+        merged.map_err(CrsqlError::into_sqlite)?;
         Ok(0)
     }
 
@@ -103,6 +110,8 @@ impl UpdateVTab<'_> for ChangesTable {
         Err(only_insert())
     }
 }
+
+const BUG: &str = "this change meets a bug in Syncline and is not merged: please report it";
 
 fn only_insert() -> Error {
     let message = "Only INSERT and SELECT statements are allowed against the crsql changes table";

@@ -8,7 +8,7 @@ use super::crr::Crr;
 use super::error::{CrsqlError, Result};
 use super::fold::fold;
 use super::session::Session;
-use super::storage::{self, OWN};
+use super::storage::{self, OWN, SENTINEL_NAME};
 use super::{upkeep, views};
 use crate::rows::key_from;
 use crate::shadow::in_savepoint;
@@ -89,6 +89,11 @@ pub(crate) fn obstacle(session: Session<'_>, info: &TableInfo) -> Result<Option<
     let key = info.key_columns();
     if key.is_empty() {
         let why = "it has no primary key: declare one, so that replicas can tell its rows apart";
+        return Ok(Some(why.to_owned()));
+    }
+    let is_sentinel = |column: &crate::table::ColumnInfo| column.name == SENTINEL_NAME;
+    if info.columns.iter().any(is_sentinel) {
+        let why = "its column `-1` has the name by which rows are told to live: rename it";
         return Ok(Some(why.to_owned()));
     }
     if key.len() > usize::from(u8::MAX) {

@@ -4,9 +4,11 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use syncline_crdt::{Value, pack_key, unpack_key};
 
+use super::capture;
 use super::error::{CrsqlError, Result};
 use super::storage::SENTINEL_NAME;
-use crate::rows::key_from;
+use crate::rows::{key_from, native};
+use crate::shape::Affinity;
 use crate::table::{Column, TableInfo, canonical, list};
 use crate::value::{Bound, quoted};
 
@@ -34,6 +36,8 @@ pub(crate) struct Crr {
     /// The primary key's columns, in the key's order.
     pub(crate) key_columns: Vec<Column>,
     collations: Vec<Collation>,
+    /// What the key's columns make of the values they are given.
+    affinities: Vec<Affinity>,
     /// The columns whose clocks are kept, by number. The capture's mask has a bit for each.
     pub(crate) columns: Vec<Numbered>,
     /// Columns of the table that have no number yet.
@@ -50,9 +54,11 @@ impl Crr {
             .prepare_cached(name)?
             .query_one([id], |row| row.get(0))
             .optional()?;
-        let Some(name) = name else {
+        let Some(noted) = name else {
             return Ok(None);
         };
+        // Its triggers go with a table that is renamed, before anybody notes it.
+        let name = capture::table_of(conn, id, "insert")?.unwrap_or(noted);
         let Some(info) = TableInfo::read(conn, &name)? else {
             return Ok(None);
         };
@@ -93,6 +99,7 @@ impl Crr {
             id,
             name: info.name.clone(),
             collations: collations(conn, info)?,
+            affinities: info.shape(conn)?.key.iter().map(|c| c.affinity).collect(),
             key_columns,
             columns,
             unnumbered: stored,
@@ -164,8 +171,8 @@ impl Crr {
         pack_key(&form)
     }
 
-    /// Reads a key that another replica packed.
-    pub(crate) fn unpack(&self, packed: &[u8]) -> Result<Vec<Value>> {
+    /// Reads a key that another replica packed, and returns it as the table's columns hold it.
+    pub(crate) fn unpack(&self, conn: &Connection, packed: &[u8]) -> Result<Vec<Value>> {
         let key = unpack_key(packed).map_err(CrsqlError::Key)?;
         if key.len() != self.key_columns.len() {
             let rule = "its pk has as many values as the table's key has columns";
@@ -175,7 +182,9 @@ impl Crr {
             let rule = "no value of a pk is NULL";
             return Err(CrsqlError::Invalid { rule });
         }
-        Ok(key)
+        let native = |(value, affinity)| native(conn, value, affinity);
+        let key = key.into_iter().zip(self.affinities.iter().copied());
+        Ok(key.map(native).collect::<rusqlite::Result<_>>()?)
     }
 
     /// Returns the number of a column by its name in `crsql_changes`.

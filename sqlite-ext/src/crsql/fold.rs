@@ -5,12 +5,13 @@
 //! without the extension wrote, with no fold between, is one version.
 
 use rusqlite::Row;
-use syncline_crdt::{CausalLength, Value};
+use syncline_crdt::Value;
 
 use super::capture::{DELETED, INSERTED, MOVED_FROM, MOVED_TO, UPDATED, masked};
 use super::cells::{self, CellClock, KnownRow};
 use super::crr::Crr;
 use super::error::Result;
+use super::functions::VERSION_MAX;
 use super::session::Session;
 use super::storage::{self, OWN, SENTINEL};
 use crate::rows::key_from;
@@ -162,7 +163,26 @@ impl Folding<'_> {
             }
         };
         for (column, _) in crr.present() {
-            cells::bump(conn, row, column, self.clock(0))?;
+            self.written(crr, row, column)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a write to a cell. Where another replica drove the counter to its end, the row begins
+    /// another life, in which the counters begin again: else nobody could write the cell any more.
+    fn written(&self, crr: &Crr, row: KnownRow, column: i64) -> Result<()> {
+        if cells::bump(self.session.conn, row, column, self.clock(0))? {
+            return Ok(());
+        }
+        self.begin_again(crr, row)
+    }
+
+    fn begin_again(&self, crr: &Crr, row: KnownRow) -> Result<()> {
+        let conn = self.session.conn;
+        let length = cells::stored_length(conn, row)?;
+        cells::set_sentinel(conn, row, self.clock(length + 1 + length % 2))?;
+        for (column, _) in crr.present() {
+            cells::set(conn, row, column, self.clock(1))?;
         }
         Ok(())
     }
@@ -171,7 +191,7 @@ impl Folding<'_> {
         for place in masked(mask) {
             let written = crr.columns.get(place).filter(|n| n.column.is_some());
             if let Some(written) = written {
-                cells::bump(self.session.conn, row, written.id, self.clock(0))?;
+                self.written(crr, row, written.id)?;
             }
         }
         Ok(())
@@ -184,8 +204,8 @@ impl Folding<'_> {
     }
 
     fn end_life(&self, row: KnownRow) -> Result<()> {
-        let lived = CausalLength::new(row.sentinel.cast_unsigned()).unwrap_or_default();
-        let dead = lived.dead().get().cast_signed();
+        let lived = row.sentinel.max(1);
+        let dead = lived + lived % 2;
         cells::set_sentinel(self.session.conn, row, self.clock(dead))
     }
 
@@ -206,11 +226,17 @@ impl Folding<'_> {
             sentinel => sentinel + 1 + sentinel % 2,
         };
         cells::set_sentinel(conn, to, self.clock(born))?;
+        let mut is_at_end = false;
         for (column, col_version) in cells::of_row(conn, from)? {
             let taken = cells::at(conn, to, column)?.map_or(0, |clock| clock.col_version + 1);
-            cells::set(conn, to, column, self.clock(col_version.max(taken).max(1)))?;
+            let col_version = col_version.max(taken).max(1);
+            is_at_end |= col_version > VERSION_MAX;
+            cells::set(conn, to, column, self.clock(col_version))?;
         }
         cells::clear(conn, from)?;
+        if is_at_end {
+            return self.begin_again(crr, to);
+        }
         debug_assert!(cells::at(conn, from, SENTINEL)?.is_some());
         self.changed(crr, to, &note.mask)
     }

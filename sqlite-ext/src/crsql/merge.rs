@@ -20,6 +20,9 @@ use crate::value::from_sqlite;
 
 /// The most bytes in the name of a table or column.
 const NAME_BYTES_MAX: usize = 2_048;
+/// How far a change may drive this database's version, so that nobody uses the counter up: beyond
+/// this it is stored at our next one, which is as good, because versions are each replica's own.
+const DB_VERSION_LEAP_MAX: i64 = 1 << 40;
 /// The most bytes in a site id.
 const SITE_BYTES_MAX: usize = 16;
 
@@ -71,7 +74,7 @@ impl<'a> Change<'a> {
             seq: version(seq)?,
         };
         if change.causal_length.cast_unsigned() > CAUSAL_LENGTH_MAX {
-            return Err(invalid("a cl goes up to 2^52"));
+            return Err(invalid("a cl goes up to 2^53 - 1"));
         }
         Ok(change)
     }
@@ -115,7 +118,7 @@ pub(crate) fn merge(session: Session<'_>, change: &Change<'_>) -> Result<()> {
         crr: &crr,
         change,
         column: crr.column_id(change.column)?,
-        key: crr.unpack(change.pk)?,
+        key: crr.unpack(session.conn, change.pk)?,
     };
     if merging.run()? {
         session.state.rows_impacted.fetch_add(1, Relaxed);
@@ -183,7 +186,12 @@ impl Merging<'_> {
     /// Returns the version of this database at which the change is stored: its own next one, or
     /// the change's where that is higher.
     fn db_version(&self) -> Result<i64> {
-        Ok(self.session.next_version(self.change.db_version)?)
+        let own = self.session.next_version(0)?;
+        let named = self.change.db_version;
+        if named <= own || named - own > DB_VERSION_LEAP_MAX {
+            return Ok(own);
+        }
+        Ok(self.session.next_version(named)?)
     }
 
     fn clock(&self, col_version: i64) -> Result<CellClock> {

@@ -2,6 +2,7 @@
 
 use rusqlite::vtab::{IndexConstraintOp, IndexInfo};
 use rusqlite::{Error, Result};
+use syncline_crdt::CAUSAL_LENGTH_MAX;
 
 /// The columns of `crsql_changes`, in their order.
 pub(crate) const DECLARATION: &std::ffi::CStr = c"CREATE TABLE x(
@@ -65,8 +66,10 @@ pub(crate) fn choose(info: &mut IndexInfo) -> Result<()> {
         BY_VERSION
     };
     let mut sql = format!("SELECT {FIELDS} FROM {from}");
-    for (at, term) in terms.iter().enumerate() {
-        sql.push_str(if at == 0 { " WHERE " } else { " AND " });
+    // A row that a replica drove beyond could not be taken in by any other: it stays here.
+    sql.push_str(&format!(" WHERE r.causal_length <= {CAUSAL_LENGTH_MAX}"));
+    for term in &terms {
+        sql.push_str(" AND ");
         sql.push_str(term);
     }
     sql.push_str(&order_clause(order.as_deref()));

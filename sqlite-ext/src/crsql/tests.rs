@@ -1,9 +1,13 @@
 //! What a program written for cr-sqlite sees.
 
 use rusqlite::fallible_iterator::FallibleIterator;
-use rusqlite::{Connection, params_from_iter, types::Value};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, params_from_iter};
 
+mod alter;
 mod capture;
+mod defects;
+mod hostile;
 mod merge;
 mod real;
 
@@ -67,7 +71,7 @@ impl Peer {
         let mut statement = self.conn.prepare(sql).expect(sql);
         let count = statement.column_count();
         let row = |row: &rusqlite::Row<'_>| {
-            let cells = (0..count).map(|at| literal(row.get(at).expect("a value")));
+            let cells = (0..count).map(|at| literal(row.get_ref(at).expect("a value")));
             Ok(cells.collect::<Vec<_>>().join("|"))
         };
         let rows = statement.query_map([], row).expect(sql);
@@ -79,6 +83,13 @@ impl Peer {
         let rows = self.rows(sql);
         assert_eq!(rows.len(), 1, "{sql}: {rows:?}");
         rows[0].clone()
+    }
+
+    /// Returns the version of the last committed transaction.
+    #[track_caller]
+    pub(crate) fn version(&self) -> i64 {
+        let version = self.one("SELECT crsql_db_version()");
+        version.parse().expect("a number")
     }
 
     /// Returns what `crsql_changes` says, without the site.
@@ -99,7 +110,8 @@ impl Peer {
         let insert = format!("INSERT INTO crsql_changes({CHANGES}) VALUES(?,?,?,?,?,?,?,?,?)");
         self.run("BEGIN");
         while let Some(row) = rows.next().expect("it is read") {
-            let values = (0..9).map(|at| row.get::<_, Value>(at).expect("a value"));
+            let value = |at| ToSqlOutput::Borrowed(row.get_ref(at).expect("a value"));
+            let values = (0..9).map(value);
             self.conn
                 .execute(&insert, params_from_iter(values))
                 .expect("it merges");
@@ -108,12 +120,12 @@ impl Peer {
     }
 }
 
-fn literal(value: Value) -> String {
+fn literal(value: ValueRef<'_>) -> String {
     match value {
-        Value::Null => "NULL".to_owned(),
-        Value::Integer(number) => number.to_string(),
-        Value::Real(number) => format!("{number:?}"),
-        Value::Text(text) => text,
-        Value::Blob(blob) => blob.iter().map(|byte| format!("{byte:02x}")).collect(),
+        ValueRef::Null => "NULL".to_owned(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => format!("{number:?}"),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Blob(blob) => blob.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
 }

@@ -8,7 +8,6 @@ use super::crr::Crr;
 use super::error::Result;
 use super::session::{Session, schema_version};
 use super::{storage, views};
-use rusqlite::OptionalExtension;
 
 /// Sees that all is in order with the CRRs, and mends what is not, as far as the file can be
 /// written. Costs nothing while the schema stays the same. Returns whether there may be any.
@@ -75,16 +74,11 @@ impl Noted {
         if self.is_altering {
             return Ok(());
         }
-        let captured =
-            "SELECT tbl_name FROM main.sqlite_master WHERE type = 'trigger' AND name = ?1";
-        let captured: Option<String> = session
-            .conn
-            .prepare_cached(captured)?
-            .query_one([capture::name(self.id, "insert")], |row| row.get(0))
-            .optional()?;
+        let captured = capture::table_of(session.conn, self.id, "insert")?;
         match &captured {
             Some(name) if !name.eq_ignore_ascii_case(&self.name) => {
-                session.write(|| self.rename(session, name))?;
+                // It took its triggers with it, so nothing was missed.
+                session.write(|| rename(session, self.id, &self.name, name))?;
             }
             _ => {}
         }
@@ -103,17 +97,17 @@ impl Noted {
             None => Ok(()),
         }
     }
+}
 
-    /// A table that was renamed took its triggers with it, so nothing was missed.
-    fn rename(&self, session: Session<'_>, name: &str) -> Result<()> {
-        views::remove(session.conn, &self.name)?;
-        let rename = "UPDATE syncline_crsql_tables SET name = ?2 WHERE id = ?1";
-        session.conn.execute(rename, (self.id, name))?;
-        if let Some(crr) = Crr::read(session.conn, self.id)? {
-            session.conn.execute_batch(&views::clock(&crr))?;
-            session.conn.execute_batch(&views::pks(&crr))?;
-        }
-        session.forget_tables();
-        Ok(())
+/// Notes that a CRR's table has another name.
+pub(crate) fn rename(session: Session<'_>, id: i64, old: &str, new: &str) -> Result<()> {
+    views::remove(session.conn, old)?;
+    let rename = "UPDATE syncline_crsql_tables SET name = ?2 WHERE id = ?1";
+    session.conn.execute(rename, (id, new))?;
+    if let Some(crr) = Crr::read(session.conn, id)? {
+        session.conn.execute_batch(&views::clock(&crr))?;
+        session.conn.execute_batch(&views::pks(&crr))?;
     }
+    session.forget_tables();
+    Ok(())
 }

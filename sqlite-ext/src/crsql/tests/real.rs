@@ -1,8 +1,8 @@
 //! The same done here and in a real cr-sqlite, from the npm registry, with the same result.
 //!
 //! Needs `node`, and the package in `target/peers`: `npm install --prefix target/peers
-//! @vlcn.io/crsqlite-wasm@0.16.0`. Where either is missing the tests say so and show nothing, unless
-//! the environment variable `SYNCLINE_PEERS` is set, as `.ci/run` does: then they fail.
+//! @vlcn.io/crsqlite-wasm@0.16.0`. Where either is missing the tests say so and show nothing. Where
+//! the environment variable `SYNCLINE_PEERS` is set, as by `.ci/run`, they fail.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
@@ -320,4 +320,39 @@ fn a_changed_key_reaches_a_real_replica_with_the_rows_data() {
     real.run("INSERT INTO t VALUES(9, 'back', NULL)");
     exchanged(&ours, real, (0, 0));
     assert_eq!(ours.rows(TABLES[0]), ["9|'back'|NULL"]);
+}
+
+#[test]
+fn schema_changes_in_brackets_are_counted_as_by_cr_sqlite() {
+    let Some(real) = Real::start() else { return };
+    let real = &mut *real.borrow_mut();
+    let rebuilt = "CREATE TABLE made_anew(id INTEGER PRIMARY KEY NOT NULL, a, b TEXT, c);
+        INSERT INTO made_anew SELECT id, a, b, a FROM t WHERE id > 1; DROP TABLE t;
+        ALTER TABLE made_anew RENAME TO t";
+    for change in [
+        "ALTER TABLE t ADD COLUMN c DEFAULT 5",
+        "ALTER TABLE t ADD COLUMN c DEFAULT 5; UPDATE t SET c = 6 WHERE id = 2",
+        "ALTER TABLE t DROP COLUMN b",
+        "ALTER TABLE t RENAME COLUMN b TO c",
+        "DELETE FROM t WHERE id = 1; INSERT INTO t(id, a) VALUES(8, 'in the bracket')",
+        rebuilt,
+    ] {
+        let bracket =
+            format!("SELECT crsql_begin_alter('t'); {change}; SELECT crsql_commit_alter('t');");
+        real.new_database(SCHEMA);
+        let ours = peer(SCHEMA);
+        for sql in [
+            "INSERT INTO t VALUES(1, 1, 'one'), (2, 2, NULL), (3, 3, 'three')",
+            "UPDATE t SET a = 'edited' WHERE id = 2; DELETE FROM t WHERE id = 3",
+            "INSERT INTO t(id, a) VALUES(3, 'again')",
+            &bracket,
+            "UPDATE t SET a = 'after'; INSERT INTO t(id) VALUES(9)",
+        ] {
+            ours.run(sql);
+            real.run(sql);
+            for sql in [STATE, VERSION, "SELECT * FROM t ORDER BY id"] {
+                assert_eq!(ours.rows(sql), real.rows(sql), "{change}: {sql}");
+            }
+        }
+    }
 }
