@@ -3,11 +3,14 @@
 //! Ranges of one lane never overlap. A packed key is a range of one. Neighbouring integer keys with
 //! the same stamp share an entry.
 
+mod sorted;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use syncline_crdt::Hlc;
 
 use crate::shadow::{version_from, version_to};
 use crate::table::RowKey;
+pub(crate) use sorted::{at_all, runs};
 
 /// The lane of causal lengths. A row without an entry is in its first life.
 pub(crate) const LIFE: i64 = -2;

@@ -1,6 +1,6 @@
 //! Rows of a tracked table, read by their place in the clocks.
 
-use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, params_from_iter};
 use syncline_crdt::{Value, unpack_key};
 
 use crate::shape::{Affinity, number};
@@ -80,20 +80,60 @@ pub(crate) fn insertion(table: &Table, columns: &[usize]) -> String {
     format!("INSERT OR ABORT INTO main.{name}({names}) VALUES({fields})")
 }
 
+/// Looks up the places of rows, best in order of their keys.
+pub(crate) struct Lookup<'a> {
+    table: &'a Table,
+    /// Unset where the table is empty.
+    statement: Option<CachedStatement<'a>>,
+}
+
+impl<'a> Lookup<'a> {
+    pub(crate) fn new(conn: &'a Connection, table: &'a Table) -> rusqlite::Result<Self> {
+        let name = table.quoted();
+        let any = format!("SELECT 1 FROM main.{name} LIMIT 1");
+        let is_empty = !conn.prepare_cached(&any)?.exists([])?;
+        let statement = (!is_empty).then(|| conn.prepare_cached(&placing(table)));
+        Ok(Lookup {
+            table,
+            statement: statement.transpose()?,
+        })
+    }
+
+    /// Returns the place of the living row with this key.
+    pub(crate) fn place(&mut self, key: &[Value]) -> rusqlite::Result<Option<RowKey>> {
+        let Some(statement) = &mut self.statement else {
+            return Ok(None);
+        };
+        place_by(statement, self.table, key)
+    }
+}
+
 /// Returns the place of the living row with this key.
 pub(crate) fn place(
     conn: &Connection,
     table: &Table,
     key: &[Value],
 ) -> rusqlite::Result<Option<RowKey>> {
+    let mut statement = conn.prepare_cached(&placing(table))?;
+    place_by(&mut statement, table, key)
+}
+
+/// Returns the query of the place of one row by its key.
+fn placing(table: &Table) -> String {
     let place = if table.kind == KeyKind::Packed {
         "1"
     } else {
         &table.rowid
     };
     let (name, condition) = (table.quoted(), table.key_condition(1));
-    let select = format!("SELECT {place} FROM main.{name} WHERE {condition}");
-    let mut statement = conn.prepare_cached(&select)?;
+    format!("SELECT {place} FROM main.{name} WHERE {condition}")
+}
+
+fn place_by(
+    statement: &mut Statement<'_>,
+    table: &Table,
+    key: &[Value],
+) -> rusqlite::Result<Option<RowKey>> {
     let found = statement.query_one(params_from_iter(key.iter().map(Bound)), |row| row.get(0));
     let found: Option<i64> = found.optional()?;
     Ok(found.map(|rowid| match table.kind {

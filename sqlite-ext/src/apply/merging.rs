@@ -1,5 +1,6 @@
 //! The merge of one table's changes: fetch what is here, let `crdt` decide, write.
 
+mod bulk;
 mod counted;
 mod rejoin;
 
@@ -149,7 +150,7 @@ impl<'a> Merging<'a> {
                 false => site,
             },
         };
-        for values in group.values.chunks(key_count + group.columns.len()) {
+        for values in self.in_bulk(&cells, sites)? {
             let mut met = self.meet(&values[..key_count], values, cells.born)?;
             if self.past.rejoin.is_some() {
                 self.rejoin(&mut met, (group, cells.born), sites)?;

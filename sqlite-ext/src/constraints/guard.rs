@@ -41,6 +41,13 @@ impl<'a> Guard<'a> {
         }
     }
 
+    /// Notes that the row with this key was written or deleted.
+    pub(crate) fn touch_key(&mut self, key: &[Value]) {
+        if self.is_constrained {
+            self.touched.insert(self.table.life_key(key));
+        }
+    }
+
     /// Returns the rows that were written or deleted.
     pub(crate) fn into_touched(self) -> BTreeSet<RowKey> {
         self.touched
