@@ -186,6 +186,7 @@ pub fn import_changeset(
         if let Some(rejoin) = &past.rejoin {
             let names = changeset.schemas.iter().map(|schema| &schema.name);
             report.changed_count += merging::sweep(conn, names, rejoin)?;
+            parked::drop_gone(conn)?;
         }
         let mut sites = Sites::load(conn)?;
         for (site, version) in changeset.until.iter() {
@@ -373,13 +374,14 @@ pub(crate) fn merge_tables(
         groups.extend(unfit);
         touched.add(table.id, merging.guard.into_touched());
         if !groups.is_empty() {
-            parked::park(
-                conn,
-                &TableChanges {
-                    groups,
-                    ..changes.without_groups()
-                },
-            )?;
+            let mut waiting = TableChanges {
+                groups,
+                ..changes.without_groups()
+            };
+            parked::retain_living(conn, &table, &mut waiting)?;
+            if !waiting.groups.is_empty() {
+                parked::park(conn, &waiting)?;
+            }
         }
     }
     Ok(changed_count + constraints::settle(conn, &touched)?)

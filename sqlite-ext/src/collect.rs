@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, params};
-use syncline_crdt::{Changeset, SiteId, Stamp, VersionVector};
+use syncline_crdt::{CausalLength, Changeset, Group, SiteId, Stamp, VersionVector};
 
 use crate::apply::ImportError;
 use crate::births::LIVES;
@@ -81,6 +81,7 @@ pub fn collect(
             .fold(seen.clone(), |below, member| below.meet(member));
         let (count, collected) = forget(conn, &below, &seen)?;
         if count > 0 {
+            parked::drop_gone(conn).map_err(FoldError::from)?;
             note(conn, &collected, &seen)?;
         }
         Ok(count)
@@ -171,6 +172,7 @@ pub(crate) fn follow(conn: &Connection, changeset: &Changeset) -> Result<Standin
     }
     if seen.covers(&changeset.collected) {
         forget(conn, &changeset.collected, settled)?;
+        parked::drop_gone(conn)?;
         return Ok(Standing::Followed);
     }
     if !changeset.since.is_empty() {
@@ -184,6 +186,8 @@ pub(crate) fn follow(conn: &Connection, changeset: &Changeset) -> Result<Standin
 pub(crate) struct Past {
     /// Changes up to here of rows that are not here belong to rows that are forgotten.
     pub(crate) settled: VersionVector,
+    /// Whether the changes waited here: that they were seen does not say that they were merged.
+    pub(crate) waited: bool,
     /// Set where this replica is behind.
     pub(crate) rejoin: Option<Rejoin>,
 }
@@ -203,8 +207,24 @@ impl Past {
         let (_, settled) = vectors(conn)?;
         Ok(Past {
             settled,
-            rejoin: None,
+            ..Past::default()
         })
+    }
+
+    /// Returns the same for changes that waited here.
+    pub(crate) fn of_waiting(conn: &Connection) -> rusqlite::Result<Self> {
+        Ok(Past {
+            waited: true,
+            ..Past::of(conn)?
+        })
+    }
+
+    /// Whether changes are of a life that was forgotten, of a row that has lived `local` lives as
+    /// far as is known here. What is settled was merged before; where it names more lives than are
+    /// known, these were forgotten, and a row that is here began anew.
+    pub(crate) fn is_over(&self, group: &Group, local: CausalLength) -> bool {
+        let is_unknown = local == CausalLength::UNKNOWN;
+        self.has(group.stamp) && group.causal_length > local && (is_unknown || !self.waited)
     }
 
     /// Whether a stamp is settled.

@@ -66,7 +66,7 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
             touched.add(table.id, rows);
             // After the notes: what waited must meet the rows as they are.
             if mended.widened.contains(&table.id) {
-                parked::replay(conn, &table.name, Past::of(conn)?)?;
+                parked::replay(conn, &table.name, Past::of_waiting(conn)?)?;
             }
         }
         constraints::settle(conn, &touched)?;

@@ -8,6 +8,7 @@ use syncline_crdt::{
 };
 
 use crate::apply::{ImportError, merge_tables};
+use crate::clocks::{self, LIFE, Lane};
 use crate::collect::Past;
 use crate::constraints::store as stored;
 use crate::rows;
@@ -57,15 +58,11 @@ pub(crate) fn replay(conn: &Connection, name: &str, mut past: Past) -> rusqlite:
 pub(crate) fn changes(
     conn: &Connection,
     is_new: impl Fn(Stamp) -> bool,
-) -> Result<Vec<TableChanges>, TableError> {
-    let past = Past::of(conn)?;
+) -> rusqlite::Result<Vec<TableChanges>> {
     let mut found = Vec::new();
     for (_, parked) in all(conn)? {
         for mut table in parked.tables {
             table.groups.retain(|group| is_new(group.stamp));
-            if !past.settled.is_empty() {
-                drop_gone(conn, &mut table, &past)?;
-            }
             if !table.groups.is_empty() {
                 found.push(table);
             }
@@ -74,34 +71,65 @@ pub(crate) fn changes(
     Ok(found)
 }
 
-/// Takes from a tracked table's changes, which wait for a column, what belongs to rows that are gone
-/// and may be forgotten: a replica that knows nothing of them would make them anew.
-fn drop_gone(conn: &Connection, changes: &mut TableChanges, past: &Past) -> Result<(), TableError> {
-    let table = Table::named(conn, &changes.name)?;
-    let Some(table) = table.filter(|table| table.has_key(&changes.key_columns)) else {
+/// Takes from changes that wait for a column of `table` what is of rows that do not live here, or
+/// of lives that did not begin here: it could only undo elsewhere what was decided here.
+pub(crate) fn retain_living(
+    conn: &Connection,
+    table: &Table,
+    changes: &mut TableChanges,
+) -> rusqlite::Result<()> {
+    // A row whose id was counted may have another key here.
+    if table.is_counted() {
         return Ok(());
-    };
+    }
     let key_count = changes.key_columns.len();
     for group in &mut changes.groups {
-        if !past.has(group.stamp) {
-            continue;
-        }
         let values = std::mem::take(&mut group.values);
         for row in values.chunks(key_count + group.columns.len()) {
             // A key that no row here can have waits for another table, and is gone in no sense.
-            let is_there = match rows::native_key(conn, &table, &row[..key_count])? {
+            let stays = match rows::native_key(conn, table, &row[..key_count])? {
                 None => true,
-                Some(key) => {
-                    rows::place(conn, &table, &key)?.is_some()
-                        || stored::contains(conn, table.id, &stored::place(&table, &key))?
-                }
+                Some(key) => life(conn, table, &key)? >= group.causal_length,
             };
-            if is_there {
+            if stays {
                 group.values.extend_from_slice(row);
             }
         }
     }
     changes.groups.retain(|group| !group.values.is_empty());
+    Ok(())
+}
+
+/// Returns which life a row is in; [`CausalLength::UNKNOWN`] if it does not live here.
+fn life(conn: &Connection, table: &Table, key: &[Value]) -> rusqlite::Result<CausalLength> {
+    let is_here = rows::place(conn, table, key)?.is_some()
+        || stored::contains(conn, table.id, &stored::place(table, key))?;
+    if !is_here {
+        return Ok(CausalLength::UNKNOWN);
+    }
+    let lane = Lane {
+        table_id: table.id,
+        lane: LIFE,
+    };
+    let life = clocks::at(conn, lane, &table.life_key(key))?;
+    let life = life.and_then(|clock| CausalLength::new(clock.causal_length));
+    Ok(life.unwrap_or(CausalLength::FIRST))
+}
+
+/// Removes what waits for columns of rows that do not live here, after deletions were forgotten.
+pub(crate) fn drop_gone(conn: &Connection) -> Result<(), TableError> {
+    for (id, mut parked) in all(conn)? {
+        let before = parked.rows_count();
+        for changes in &mut parked.tables {
+            let table = Table::named(conn, &changes.name)?;
+            if let Some(table) = table.filter(|table| table.has_key(&changes.key_columns)) {
+                retain_living(conn, &table, changes)?;
+            }
+        }
+        if parked.rows_count() < before {
+            store(conn, id, parked)?;
+        }
+    }
     Ok(())
 }
 

@@ -2,7 +2,9 @@
 //!
 //! They travel as the SQL the user wrote, so nothing of them is lost; and since that SQL comes
 //! from a peer, it is first run in an empty database in memory where an authorizer allows nothing
-//! but to create this one table and its indices.
+//! but to create this one table and its indices. Its defaults are worked out there, within limits.
+
+mod defaults;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -74,6 +76,7 @@ pub(crate) fn check(schema: &TableSchema) -> Result<(), SchemaError> {
     if counts.0 != 1 || counts.1 != counts.2 {
         return Err(other());
     }
+    defaults::check(&scratch, &schema.name).map_err(refused)?;
     // A virtual table's arguments could be anything; so could a table that is only declared.
     let rows = format!("SELECT count(*) FROM {}", quoted(&schema.name));
     let rows: i64 = scratch

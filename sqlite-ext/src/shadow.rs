@@ -164,6 +164,7 @@ pub(crate) fn in_savepoint<T, E: From<rusqlite::Error>>(
     // writing fails with BUSY_SNAPSHOT when another process wrote in between. An immediate
     // transaction waits for its turn.
     let outermost = conn.is_autocommit();
+    refuse_inside_write(conn)?;
     conn.execute_batch(if outermost {
         "BEGIN IMMEDIATE"
     } else {
@@ -185,6 +186,22 @@ pub(crate) fn in_savepoint<T, E: From<rusqlite::Error>>(
             }
             result.and(Err(error.into()))
         }
+    }
+}
+
+/// Refuses to begin inside a statement that writes, as in `INSERT INTO outbox SELECT
+/// syncline_export()` while something is pending: SQLite begins and ends nothing there, and the
+/// words in which it says so name no way out.
+fn refuse_inside_write(conn: &Connection) -> rusqlite::Result<()> {
+    match conn.execute_batch("SAVEPOINT syncline_probe; RELEASE syncline_probe") {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+            Err(rusqlite::Error::UserFunctionError(
+                "this cannot be done inside a statement that writes: call the function in a \
+                 SELECT of its own first, and write its result with the next statement"
+                    .into(),
+            ))
+        }
+        done => done,
     }
 }
 

@@ -14,6 +14,7 @@ mod changed_keys;
 mod checks;
 mod collect;
 mod counted;
+mod guarded;
 mod kills;
 mod mutations;
 mod rivals;

@@ -160,7 +160,7 @@ impl<'a> Merging<'a> {
                 (None, Some(_)) => CausalLength::FIRST,
                 (None, None) => CausalLength::UNKNOWN,
             };
-            if local == CausalLength::UNKNOWN && self.past.has(group.stamp) {
+            if self.past.is_over(group, local) {
                 continue;
             }
             match merge_life(local, group.causal_length) {

@@ -188,6 +188,25 @@ struct Heard {
     reached: Option<String>,
 }
 
+impl Heard {
+    /// Takes a line of the process's output; returns whether a phase is done.
+    fn hear(&mut self, line: &str) -> bool {
+        let Some((_, words)) = line.split_once(SIGN) else {
+            return false;
+        };
+        let Some((what, result)) = words.trim().split_once(' ') else {
+            return false;
+        };
+        if what == "reached" {
+            self.reached = Some(result.to_owned());
+            return false;
+        }
+        let result = result.parse().expect("a number");
+        self.done.insert(what.to_owned(), result);
+        true
+    }
+}
+
 impl Scene {
     fn new(journal: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -246,23 +265,18 @@ impl Scene {
         let output = BufReader::new(process.stdout.take().expect("its output is a pipe"));
         let mut heard = Heard::default();
         let mut phases_left = point.phase.is_none().then_some(point.loops * 4 + 1);
-        for line in output.lines().map_while(Result::ok) {
-            let Some((_, words)) = line.split_once(SIGN) else {
-                continue;
-            };
-            let (what, result) = words.trim().split_once(' ').expect("two words");
-            if what == "reached" {
-                heard.reached = Some(result.to_owned());
-                break;
+        let mut lines = output.lines().map_while(Result::ok);
+        for line in lines.by_ref() {
+            if heard.hear(&line) {
+                phases_left = phases_left.map(|left| left - 1);
             }
-            let result = result.parse().expect("a number");
-            heard.done.insert(what.to_owned(), result);
-            phases_left = phases_left.map(|left| left - 1);
-            if phases_left == Some(0) {
+            if heard.reached.is_some() || phases_left == Some(0) {
                 break;
             }
         }
         process.kill().expect("it is killed");
+        // What it said until then is in the pipe.
+        lines.for_each(|line| _ = heard.hear(&line));
         let ended = process.wait().expect("it ends");
         assert_eq!(
             ended.code(),
