@@ -129,7 +129,8 @@ fn follow(session: Session<'_>, id: i64) -> Result<String> {
     let marked = capture::table_of(session.conn, id, capture::ALTERING)?;
     match marked {
         Some(name) if TableInfo::read(session.conn, &noted)?.is_none() => {
-            upkeep::rename(session, id, &noted, &name)?;
+            views::remove(session.conn, &noted)?;
+            upkeep::rename(session, id, &name)?;
             Ok(name)
         }
         _ => Ok(noted),

@@ -14,6 +14,10 @@ use crate::shadow::in_savepoint;
 use crate::table::{ColumnInfo, TableError, TableInfo, free_rowid_name, list};
 use crate::value::{Bound, from_sqlite, quoted};
 
+/// What the table is called where other rows of it are looked at: no table has this name.
+const ALIAS: &str = "syncline_other";
+/// What stands before a column of such a row.
+const OTHER: &str = "syncline_other.";
 /// What separates the list's columns from the key's in the arguments of
 /// `crsql_fract_fix_conflict_return_old_key`.
 const SEPARATOR: i64 = -1;
@@ -254,8 +258,11 @@ impl Ordered {
     /// SQLite computes such a subquery once, and not wherever `k` is used.
     fn end_of_list(&self, end: &str) -> String {
         let (table, order) = (quoted(&self.info.name), quoted(&self.order));
-        let in_list = self.in_list("o.");
-        format!("SELECT {end}(o.{order} COLLATE BINARY) AS k FROM {table} AS o WHERE {in_list}")
+        let in_list = self.in_list(OTHER);
+        format!(
+            "SELECT {end}({OTHER}{order} COLLATE BINARY) AS k
+             FROM {table} AS {ALIAS} WHERE {in_list}"
+        )
     }
 
     /// The condition that a row has a key and is in the new row's list. What is no key, because a
@@ -308,7 +315,7 @@ impl Ordered {
     /// Moves a row when one of the `after_…` columns is set. The other columns go first, because
     /// the key may be among them.
     fn place_trigger(&self) -> String {
-        let not_itself = format!("AND NOT ({})", self.key_is("o.", "NEW."));
+        let not_itself = format!("AND NOT ({})", self.key_is(OTHER, "NEW."));
         let body = format!(
             "UPDATE {table} SET {columns} WHERE {old};
              {repair}
@@ -354,15 +361,15 @@ impl Ordered {
     /// if others have its key: between equal keys is no place.
     fn repair(&self, not_itself: &str) -> String {
         let (table, order) = (quoted(&self.info.name), quoted(&self.order));
-        let (others, own) = (self.in_list("o."), self.in_list(&format!("{table}.")));
+        let (others, own) = (self.in_list(OTHER), self.in_list(&format!("{table}.")));
         let before_place = self.before_place(&format!("{table}."));
         format!(
             "UPDATE {table} SET {order} = crsql_fract_key_between(
-               (SELECT max(o.{order} COLLATE BINARY) FROM {table} AS o
-                WHERE {others} {not_itself} AND o.{order} < {table}.{order} COLLATE BINARY),
+               (SELECT max({OTHER}{order} COLLATE BINARY) FROM {table} AS {ALIAS}
+                WHERE {others} {not_itself} AND {OTHER}{order} < {table}.{order} COLLATE BINARY),
                {order})
-             WHERE {before_place} AND {own} AND 1 < (SELECT count(*) FROM {table} AS o
-               WHERE {others} {not_itself} AND o.{order} = {table}.{order} COLLATE BINARY);"
+             WHERE {before_place} AND {own} AND 1 < (SELECT count(*) FROM {table} AS {ALIAS}
+               WHERE {others} {not_itself} AND {OTHER}{order} = {table}.{order} COLLATE BINARY);"
         )
     }
 
@@ -370,15 +377,15 @@ impl Ordered {
     /// first one where the `after_…` columns name no row of the list.
     fn place(&self, not_itself: &str) -> String {
         let (table, order) = (quoted(&self.info.name), quoted(&self.order));
-        let (in_list, before_place) = (self.in_list("o."), self.before_place("o."));
+        let (in_list, before_place) = (self.in_list(OTHER), self.before_place(OTHER));
         let low = format!(
-            "(SELECT max(o.{order} COLLATE BINARY) FROM {table} AS o
+            "(SELECT max({OTHER}{order} COLLATE BINARY) FROM {table} AS {ALIAS}
               WHERE {before_place} AND {in_list})"
         );
         format!(
-            "crsql_fract_key_between({low}, (SELECT min(o.{order} COLLATE BINARY)
-               FROM {table} AS o WHERE {in_list} {not_itself}
-               AND ({low} IS NULL OR o.{order} > {low} COLLATE BINARY)))"
+            "crsql_fract_key_between({low}, (SELECT min({OTHER}{order} COLLATE BINARY)
+               FROM {table} AS {ALIAS} WHERE {in_list} {not_itself}
+               AND ({low} IS NULL OR {OTHER}{order} > {low} COLLATE BINARY)))"
         )
     }
 

@@ -87,7 +87,9 @@ fn tables(conn: &Connection, state: &Arc<State>) -> rusqlite::Result<()> {
 }
 
 fn versions(conn: &Connection, state: &Arc<State>) -> rusqlite::Result<()> {
-    add(conn, state, "crsql_site_id", (0, ANYWHERE), |session, _| {
+    // Deterministic, so that a filter by it asks once and not for every row.
+    let once = ANYWHERE.union(FunctionFlags::SQLITE_DETERMINISTIC);
+    add(conn, state, "crsql_site_id", (0, once), |session, _| {
         storage::prepare(session.conn)?;
         Ok(storage::site(session.conn, storage::OWN)?)
     })?;

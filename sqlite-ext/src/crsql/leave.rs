@@ -4,6 +4,7 @@ use rusqlite::{Connection, Result};
 
 use super::fractional::{drop_order, order_of};
 use super::{capture, storage, views};
+use crate::value::quoted;
 
 /// What the surface keeps. The first three are cr-sqlite's own.
 const TABLES: [&str; 8] = [
@@ -20,6 +21,14 @@ const TABLES: [&str; 8] = [
 /// Removes what the functions whose names begin with `crsql_` made. The tables keep their rows, and
 /// lists the keys of their order.
 pub(crate) fn leave(conn: &Connection) -> Result<()> {
+    for definition in definitions(conn)? {
+        // To drop it under its own name would drop the table.
+        let definition = quoted(&definition);
+        conn.execute_batch(&format!(
+            "ALTER TABLE main.{definition} RENAME TO syncline_crsql_left;
+             DROP TABLE main.syncline_crsql_left"
+        ))?;
+    }
     for table in ordered(conn)? {
         conn.execute_batch(&drop_order(&table))?;
     }
@@ -34,6 +43,21 @@ pub(crate) fn leave(conn: &Connection) -> Result<()> {
         conn.execute_batch(&format!("DROP TABLE IF EXISTS main.{table}"))?;
     }
     Ok(())
+}
+
+/// Returns the virtual tables that stand for the definitions of CRRs.
+fn definitions(conn: &Connection) -> Result<Vec<String>> {
+    let all = "SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND rootpage = 0";
+    let mut statement = conn.prepare(all)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows: Vec<(String, String)> = rows.collect::<Result<_>>()?;
+    let is_clset = |(_, sql): &(String, String)| {
+        let words: Vec<&str> = sql.split([' ', '\t', '\r', '\n', '(']).collect();
+        let mut pairs = words.windows(2);
+        pairs.any(|pair| pair[0].eq_ignore_ascii_case("using") && pair[1] == "clset")
+    };
+    let definitions = rows.into_iter().filter(is_clset);
+    Ok(definitions.map(|(name, _)| name).collect())
 }
 
 fn crrs(conn: &Connection) -> Result<Vec<(i64, String)>> {

@@ -102,12 +102,13 @@ fn symbol(operator: &IndexConstraintOp) -> Option<&'static str> {
 
 /// Returns the condition that a constraint means; `None` where SQLite is left to look itself.
 fn term(column: i32, symbol: &str, place: usize) -> Option<String> {
+    // The `+` keeps SQLite from planning by the value, for which it would compile each time anew.
     Some(match column {
         // The name may be compared by another collation, and then SQLite asks for less than this.
-        TABLE if symbol == "=" => format!("t.name = ?{place}"),
+        TABLE if symbol == "=" => format!("t.name = +?{place}"),
         COL_VERSION | DB_VERSION | SITE_ID | CL | SEQ => {
             let expression = expression(column)?;
-            format!("{expression} {symbol} ?{place}")
+            format!("{expression} {symbol} +?{place}")
         }
         _ => return None,
     })

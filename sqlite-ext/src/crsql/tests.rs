@@ -7,6 +7,7 @@ use rusqlite::{Connection, params_from_iter};
 mod alter;
 mod capture;
 mod defects;
+mod delta;
 mod hostile;
 mod merge;
 mod real;

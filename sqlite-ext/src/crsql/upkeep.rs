@@ -18,13 +18,17 @@ pub(crate) fn look(session: Session<'_>) -> Result<bool> {
     }
     let has_tables = storage::is_present(session.conn)?;
     let mut is_in_order = true;
+    let mut note = |result: Result<()>| match result {
+        Err(error) if error.is_not_writable() => {
+            is_in_order = false;
+            Ok(())
+        }
+        result => result,
+    };
     if has_tables {
+        note(follow(session))?;
         for noted in Noted::all(session)? {
-            match noted.mend(session) {
-                Ok(()) => {}
-                Err(error) if error.is_not_writable() => is_in_order = false,
-                Err(error) => return Err(error),
-            }
+            note(noted.mend(session))?;
         }
     }
     if is_in_order {
@@ -40,9 +44,16 @@ fn versions(session: Session<'_>) -> Result<(i64, i64)> {
 
 /// Makes this connection hear of the transactions that write to a CRR, and shows its keys.
 pub(crate) fn attach(session: Session<'_>, crr: &Crr) -> Result<()> {
-    let joined = "SELECT 1 FROM temp.sqlite_master WHERE name = ?1";
+    // Where another connection renamed the table, ours are on one that is not there.
+    let joined = "SELECT 1 FROM temp.sqlite_master
+        WHERE name = ?1 AND tbl_name = ?2 COLLATE NOCASE";
     let name = format!("{}_insert", capture::name(crr.id, "join"));
-    if !session.conn.prepare_cached(joined)?.exists([name])? {
+    if !session
+        .conn
+        .prepare_cached(joined)?
+        .exists([&name, &crr.name])?
+    {
+        session.conn.execute_batch(&capture::part(crr.id))?;
         session.conn.execute_batch(&capture::join(crr))?;
         session.conn.execute_batch(&views::pks(crr))?;
     }
@@ -75,13 +86,6 @@ impl Noted {
             return Ok(());
         }
         let captured = capture::table_of(session.conn, self.id, "insert")?;
-        match &captured {
-            Some(name) if !name.eq_ignore_ascii_case(&self.name) => {
-                // It took its triggers with it, so nothing was missed.
-                session.write(|| rename(session, self.id, &self.name, name))?;
-            }
-            _ => {}
-        }
         let Some(crr) = Crr::read(session.conn, self.id)? else {
             return session.write(|| {
                 session.join()?;
@@ -99,11 +103,45 @@ impl Noted {
     }
 }
 
+/// Notes the names of tables that were renamed. They took their triggers with them, so nothing was
+/// missed.
+fn follow(session: Session<'_>) -> Result<()> {
+    let mut renamed = Vec::new();
+    for noted in Noted::all(session)? {
+        let name = capture::table_of(session.conn, noted.id, "insert")?;
+        let other = |name: &String| !name.eq_ignore_ascii_case(&noted.name);
+        renamed.extend(name.filter(other).map(|name| (noted, name)));
+    }
+    if renamed.is_empty() {
+        return Ok(());
+    }
+    session.write(|| {
+        session.join()?;
+        // Tables may have changed names with each other.
+        for (noted, _) in &renamed {
+            views::remove(session.conn, &noted.name)?;
+            set_name(session, noted.id, &format!("syncline_crsql_{}", noted.id))?;
+        }
+        for (noted, name) in &renamed {
+            // Another CRR of that name was dropped before.
+            if let Some(dropped) = storage::id_of(session.conn, name)? {
+                convert::forget(session, dropped, name)?;
+            }
+            rename(session, noted.id, name)?;
+        }
+        Ok(())
+    })
+}
+
+fn set_name(session: Session<'_>, id: i64, name: &str) -> Result<()> {
+    let set = "UPDATE syncline_crsql_tables SET name = ?2 WHERE id = ?1";
+    session.conn.execute(set, (id, name))?;
+    Ok(())
+}
+
 /// Notes that a CRR's table has another name.
-pub(crate) fn rename(session: Session<'_>, id: i64, old: &str, new: &str) -> Result<()> {
-    views::remove(session.conn, old)?;
-    let rename = "UPDATE syncline_crsql_tables SET name = ?2 WHERE id = ?1";
-    session.conn.execute(rename, (id, new))?;
+pub(crate) fn rename(session: Session<'_>, id: i64, name: &str) -> Result<()> {
+    set_name(session, id, name)?;
     if let Some(crr) = Crr::read(session.conn, id)? {
         session.conn.execute_batch(&views::clock(&crr))?;
         session.conn.execute_batch(&views::pks(&crr))?;

@@ -370,3 +370,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn rows_that_have_their_place_stay_whatever_the_table_is_called() {
+    for table in ["o", "k", "other", "a \"b\""] {
+        let name = crate::value::quoted(table);
+        let view = crate::value::quoted(&format!("{table}_fractindex"));
+        let conn = connection(&format!(
+            "CREATE TABLE {name}(id INTEGER PRIMARY KEY, spot, list)"
+        ));
+        let order = "SELECT crsql_fract_as_ordered(?1, 'spot', 'list')";
+        conn.query_row(order, [table], |_| Ok(()))
+            .expect("it is ordered");
+        run(
+            &conn,
+            &format!("INSERT INTO {name} VALUES(1, 1, 'l'), (2, 1, 'l'), (3, -1, 'l')"),
+        );
+        run(&conn, &format!("INSERT INTO {name} VALUES(4, -1, 'l')"));
+        let placed = format!("SELECT id, spot FROM {name} ORDER BY spot");
+        let before = rows(&conn, &placed);
+        run(
+            &conn,
+            &format!("UPDATE {view} SET after_id = 3 WHERE id = 1"),
+        );
+        assert_eq!(rows(&conn, &placed), before, "{table}");
+    }
+}

@@ -219,6 +219,47 @@ fn a_renamed_table_goes_on_under_its_name() {
 }
 
 #[test]
+fn tables_that_change_names_keep_their_clocks() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, a);
+        CREATE TABLE u(id INTEGER PRIMARY KEY NOT NULL, a);
+        SELECT crsql_as_crr('t'); SELECT crsql_as_crr('u');
+        INSERT INTO t VALUES(1, 'of t'); INSERT INTO u VALUES(1, 'of u');";
+    let a = peer(schema);
+    a.run(
+        "ALTER TABLE t RENAME TO x; ALTER TABLE u RENAME TO t; ALTER TABLE x RENAME TO u;
+         UPDATE u SET a = 'of t, edited'",
+    );
+    let expected = ["t|of u|1", "u|of t, edited|2"];
+    let cells = "SELECT \"table\", val, col_version FROM crsql_changes ORDER BY 1";
+    assert_eq!(a.rows(cells), expected);
+    assert_eq!(a.one("SELECT col_version FROM u__crsql_clock"), "2");
+    assert_eq!(a.one("SELECT col_version FROM t__crsql_clock"), "1");
+    // Over one that was dropped.
+    a.run("DROP TABLE t; ALTER TABLE u RENAME TO t; UPDATE t SET a = 'again'");
+    assert_eq!(a.rows(cells), ["t|again|3"]);
+    assert_eq!(a.one("SELECT col_version FROM t__crsql_clock"), "3");
+}
+
+#[test]
+fn another_connection_follows_a_renamed_table() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || Peer::of(rusqlite::Connection::open(folder.path().join("db")).expect("it opens"));
+    let a = open();
+    a.run(T).run(ROWS);
+    let b = open();
+    b.run("UPDATE t SET a = 'b' WHERE id = 1");
+    a.run("ALTER TABLE t RENAME TO s");
+    let seen = b.version();
+    b.run("UPDATE s SET a = 'c' WHERE id = 1")
+        .run("UPDATE s SET a = 'd' WHERE id = 1");
+    assert_eq!(b.version(), seen + 2, "each transaction has its version");
+    assert_eq!(
+        a.one("SELECT \"table\" FROM crsql_changes WHERE val = 'd'"),
+        "s"
+    );
+}
+
+#[test]
 fn a_table_dropped_in_a_bracket_is_forgotten() {
     let a = peer(&format!(
         "{T} CREATE TABLE u(id INTEGER PRIMARY KEY NOT NULL, c);"
@@ -231,6 +272,15 @@ fn a_table_dropped_in_a_bracket_is_forgotten() {
     assert_eq!(a.changes(), ["u|010901|c|kept|1|1|1|0"]);
     assert_eq!(a.version(), seen, "the version never goes back");
     a.fails("SELECT * FROM t__crsql_clock");
+}
+
+#[test]
+fn leaving_keeps_what_a_statement_declared() {
+    let a = peer("CREATE VIRTUAL TABLE c_schema USING clset(id INTEGER PRIMARY KEY NOT NULL, a)");
+    a.run("INSERT INTO c VALUES(1, 'kept')")
+        .run("SELECT syncline_leave()");
+    assert_eq!(a.rows("SELECT name FROM sqlite_master"), ["c"]);
+    assert_eq!(a.rows("SELECT * FROM c"), ["1|kept"]);
 }
 
 #[test]

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use super::{Peer, peer};
 
+mod surface;
+
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// A real cr-sqlite replica.
