@@ -21,7 +21,7 @@ use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{Table, TableInfo};
 use crate::track::{self, TrackError};
-use crate::{FoldError, TableError, fold, parked, watermark};
+use crate::{FoldError, TableError, fold, parked, untracked, watermark};
 use fitting::{Fitted, fit};
 use merging::Merging;
 
@@ -267,8 +267,12 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
 
 /// Makes a table that arrived, or tracks the one that is here. Returns whether it was made.
 fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError> {
-    if track::id_of(conn, &schema.name)?.is_none() && TableInfo::read(conn, &schema.name)?.is_some()
-    {
+    let is_here = TableInfo::read(conn, &schema.name)?.is_some();
+    let untracked = untracked::id_of(conn, &schema.name)?;
+    if let Some(id) = untracked.filter(|_| !is_here) {
+        track::forget(conn, id)?;
+    }
+    if is_here && (untracked.is_some() || track::id_of(conn, &schema.name)?.is_none()) {
         track::adopt(conn, &schema.name, &TableOptions::parse(&schema.options)?)?;
     }
     if let Some(id) = track::id_of(conn, &schema.name)? {

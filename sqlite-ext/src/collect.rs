@@ -99,9 +99,11 @@ fn forget(
         AND (lane = ?3 OR lane <= ?4) AND causal_length % 2 = 0";
     let latest = format!("SELECT ifnull(max(version), 0) {dead}");
     let delete = format!("DELETE {dead}");
+    let sites = Sites::load(conn)?;
+    parked::drop_ended(conn, &sites, below)?;
     let mut count = 0;
     let mut collected = VersionVector::new();
-    for (ordinal, site, _) in Sites::load(conn)?.iter() {
+    for (ordinal, site, _) in sites.iter() {
         let bounds = (ordinal, version_to(below.version(site)), LIFE, LIVES);
         let version = conn
             .prepare_cached(&latest)?

@@ -66,7 +66,12 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
             touched.add(table.id, rows);
             // After the notes: what waited must meet the rows as they are.
             if mended.widened.contains(&table.id) {
-                parked::replay(conn, &table.name, Past::of_waiting(conn)?)?;
+                // A row whose id was counted may wait under another key than it died under.
+                let past = match table.is_counted() {
+                    true => Past::of_waiting(conn)?,
+                    false => Past::default(),
+                };
+                parked::replay(conn, &table.name, past)?;
             }
         }
         constraints::settle(conn, &touched)?;

@@ -25,6 +25,7 @@ use crate::rekey::rekey;
 use crate::rows;
 use crate::shape::Shape;
 use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo, list};
+use crate::untracked::{self, UNTRACKED};
 use syncline_crdt::{Value, unpack_key};
 
 /// The canary's rowid: far above what loading a dump gives a table's only row.
@@ -87,6 +88,9 @@ enum Care {
 }
 
 fn care(conn: &Connection, entry: &Entry) -> Result<Care, TableError> {
+    if entry.aside.as_deref() == Some(UNTRACKED) {
+        return Ok(Care::Nothing);
+    }
     let Some(info) = TableInfo::read(conn, &entry.name)? else {
         return Ok(Care::Nothing);
     };
@@ -158,6 +162,7 @@ pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableE
                 mend(conn, &entry, now_unix_ms, |conn, table| {
                     capture::renew(conn, table)?;
                     constraints::capture(conn, table)?;
+                    untracked::drop_gone(conn, table)?;
                     note_everything(conn, table)
                 })?;
                 mended.noted.insert(id);
@@ -165,7 +170,10 @@ pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableE
             Care::Key(shape) => {
                 set_aside(conn, id, None)?;
                 rekey(conn, &entry, &shape)?;
-                mend(conn, &entry, now_unix_ms, note_rows)?;
+                mend(conn, &entry, now_unix_ms, |conn, table| {
+                    untracked::drop_gone(conn, table)?;
+                    note_rows(conn, table)
+                })?;
                 mended.noted.insert(id);
             }
             Care::Aside(reason) => {

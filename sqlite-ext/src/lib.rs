@@ -46,6 +46,7 @@ mod shadow;
 mod shape;
 mod table;
 mod track;
+mod untracked;
 mod value;
 mod watermark;
 mod whose;

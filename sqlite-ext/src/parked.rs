@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 use syncline_crdt::{
     CausalLength, Changeset, Group, GroupKind, SiteId, Stamp, TableChanges, Value, VersionVector,
+    pack_key,
 };
 
 use crate::apply::{ImportError, merge_tables};
@@ -12,8 +13,9 @@ use crate::clocks::{self, LIFE, Lane};
 use crate::collect::Past;
 use crate::constraints::store as stored;
 use crate::rows;
-use crate::shadow::in_savepoint;
-use crate::table::{Table, TableError, canonical};
+use crate::shadow::{Sites, in_savepoint};
+use crate::table::{RowKey, Table, TableError, canonical};
+use crate::untracked;
 
 /// Keeps a table's changes for later.
 pub(crate) fn park(conn: &Connection, table: &TableChanges) -> rusqlite::Result<()> {
@@ -181,6 +183,11 @@ pub(crate) fn forget(
     if dead.is_empty() {
         return Ok(0);
     }
+    for (name, _, key) in dead.keys() {
+        if let Some(id) = untracked::id_of_aside(conn, name)? {
+            untracked::note_gone(conn, id, key)?;
+        }
+    }
     for (id, mut changes) in parked {
         for table in &mut changes.tables {
             drop_rows(table, &dead, settled);
@@ -188,6 +195,56 @@ pub(crate) fn forget(
         store(conn, id, changes)?;
     }
     Ok(dead.len())
+}
+
+/// Removes what waits for tables that stand aside of rows whose deletion, up to `below`, is known
+/// here: before that is forgotten.
+pub(crate) fn drop_ended(
+    conn: &Connection,
+    sites: &Sites,
+    below: &VersionVector,
+) -> rusqlite::Result<()> {
+    for (id, mut parked) in all(conn)? {
+        let before = parked.rows_count();
+        for changes in &mut parked.tables {
+            let Some(table_id) = untracked::id_of_aside(conn, &changes.name)? else {
+                continue;
+            };
+            let lane = Lane {
+                table_id,
+                lane: LIFE,
+            };
+            let key_count = changes.key_columns.len();
+            for group in &mut changes.groups {
+                let values = std::mem::take(&mut group.values);
+                for row in values.chunks(key_count + group.columns.len()) {
+                    let life = clocks::at(conn, lane, &place(&row[..key_count]))?;
+                    let has_ended = life.is_some_and(|life| {
+                        let stamp = sites.stamp(life.site, life.version);
+                        life.causal_length % 2 == 0
+                            && life.causal_length >= group.causal_length.get()
+                            && stamp.version <= below.version(stamp.site)
+                    });
+                    if !has_ended {
+                        group.values.extend_from_slice(row);
+                    }
+                }
+            }
+            changes.groups.retain(|group| !group.values.is_empty());
+        }
+        if parked.rows_count() < before {
+            store(conn, id, parked)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns where a row keeps its causal length, of a table that cannot be read as it is.
+fn place(key: &[Value]) -> RowKey {
+    match key {
+        [Value::Integer(number)] => RowKey::Rowid(*number),
+        key => RowKey::Packed(pack_key(&canonical(key))),
+    }
 }
 
 fn all(conn: &Connection) -> rusqlite::Result<Vec<(i64, Changeset)>> {

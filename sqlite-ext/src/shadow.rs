@@ -61,6 +61,11 @@ const TABLES: &str = "
         PRIMARY KEY(table_id, rowid),
         UNIQUE(table_id, number, site)
     ) WITHOUT ROWID;
+    CREATE TABLE syncline_gone(
+        table_id INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        PRIMARY KEY(table_id, key)
+    ) WITHOUT ROWID;
     CREATE TABLE syncline_canary(name TEXT PRIMARY KEY);
     CREATE INDEX syncline_clocks_by_stamp ON syncline_clocks(site, version);
 ";

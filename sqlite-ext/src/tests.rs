@@ -21,6 +21,7 @@ mod rivals;
 mod shapes;
 mod unique;
 mod unique_model;
+mod untracked;
 mod wide;
 
 const NOW: u64 = EPOCH_UNIX_MS + 1_000_000_000;

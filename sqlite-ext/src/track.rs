@@ -19,6 +19,7 @@ use crate::shadow::{
     version_to,
 };
 use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo};
+use crate::untracked::{self, UNTRACKED};
 use crate::value::quoted;
 use crate::watermark;
 
@@ -85,9 +86,10 @@ pub fn tracked_tables(conn: &Connection) -> Result<Vec<String>, TrackError> {
         return Ok(Vec::new());
     }
     let all = "SELECT t.name FROM syncline_tables AS t JOIN main.sqlite_master AS m
-        ON m.type = 'table' AND m.name = t.name COLLATE NOCASE ORDER BY t.name COLLATE BINARY";
+        ON m.type = 'table' AND m.name = t.name COLLATE NOCASE
+        WHERE t.aside IS NOT ?1 ORDER BY t.name COLLATE BINARY";
     let mut statement = conn.prepare_cached(all)?;
-    let names = statement.query_map([], |row| row.get(0))?;
+    let names = statement.query_map([UNTRACKED], |row| row.get(0))?;
     Ok(names.collect::<Result<_, _>>()?)
 }
 
@@ -101,10 +103,10 @@ pub fn tables_aside(conn: &Connection) -> Result<Vec<(String, String)>, TrackErr
     if !is_prepared(conn)? {
         return Ok(Vec::new());
     }
-    let all = "SELECT name, aside FROM syncline_tables WHERE aside IS NOT NULL
+    let all = "SELECT name, aside FROM syncline_tables WHERE aside <> ?1
         ORDER BY name COLLATE BINARY";
     let mut statement = conn.prepare_cached(all)?;
-    let aside = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let aside = statement.query_map([UNTRACKED], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(aside.collect::<Result<_, _>>()?)
 }
 
@@ -140,9 +142,8 @@ pub fn track(
     options: &TableOptions,
     now_unix_ms: u64,
 ) -> Result<Tracked, TrackError> {
-    begin(conn, name, options, &|conn| {
-        Ok(tick(conn, now_unix_ms)?.version)
-    })
+    let next = |conn: &Connection| Ok(tick(conn, now_unix_ms)?.version);
+    begin(conn, name, options, (&next, now_unix_ms))
 }
 
 /// Tracks a table that is here when others' changes to it arrive. Nobody knows how old its rows are,
@@ -153,7 +154,7 @@ pub(crate) fn adopt(
     name: &str,
     options: &TableOptions,
 ) -> Result<Tracked, TrackError> {
-    begin(conn, name, options, &tick_oldest)
+    begin(conn, name, options, (&tick_oldest, 0))
 }
 
 /// Gives the next version to what is written by tracking.
@@ -163,7 +164,7 @@ fn begin(
     conn: &Connection,
     name: &str,
     options: &TableOptions,
-    next: &NextVersion<'_>,
+    (next, now_unix_ms): (&NextVersion<'_>, u64),
 ) -> Result<Tracked, TrackError> {
     prepare(conn)?;
     in_savepoint(conn, || {
@@ -173,6 +174,9 @@ fn begin(
         };
         let info = TableInfo::read(conn, name)?.ok_or_else(|| refused(Obstacle::Missing))?;
         options.check(&info)?;
+        if let Some(rows_count) = resume(conn, &info, options, now_unix_ms)? {
+            return Ok(Tracked::Begun { rows_count });
+        }
         if let Some(id) = id_of(conn, &info.name)? {
             if *options != TableOptions::default() && *options != TableOptions::of(conn, id)? {
                 return Err(refused(Obstacle::OtherOptions));
@@ -201,6 +205,29 @@ fn begin(
         constraints::note_schema(conn)?;
         Ok(Tracked::Begun { rows_count })
     })
+}
+
+/// Goes on with a table that was untracked, if it is one and has the options it had; returns how
+/// many rows it has. Otherwise it begins anew.
+fn resume(
+    conn: &Connection,
+    info: &TableInfo,
+    options: &TableOptions,
+    now_unix_ms: u64,
+) -> Result<Option<usize>, TrackError> {
+    let Some(id) = untracked::id_of(conn, &info.name)? else {
+        return Ok(None);
+    };
+    let is_as_it_was = *options == TableOptions::of(conn, id)?
+        && obstacle(conn, info)?.is_none()
+        && untracked::resume(conn, (id, &info.name), now_unix_ms)?;
+    if !is_as_it_was {
+        forget(conn, id)?;
+        return Ok(None);
+    }
+    let count = format!("SELECT count(*) FROM main.{}", quoted(&info.name));
+    let count: i64 = conn.query_row(&count, [], |row| row.get(0))?;
+    Ok(Some(usize::try_from(count).unwrap_or(0)))
 }
 
 /// Notes a table that was tracked at `tracked` and begins to capture its writes.
@@ -384,7 +411,8 @@ fn sum(terms: &[String]) -> String {
     }
 }
 
-/// Makes a tracked table an ordinary one again. Its rows stay, here and on other replicas.
+/// Makes a tracked table an ordinary one again. Its rows stay, here and on other replicas. What is
+/// written to it here counts when it is tracked again, and what others write waits until then.
 ///
 /// # Errors
 ///
@@ -399,15 +427,27 @@ pub fn untrack(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<(), Tr
     in_savepoint(conn, || {
         fold(conn, now_unix_ms)?;
         let id = id_of(conn, name)?.ok_or_else(not_tracked)?;
-        forget(conn, id)?;
+        if untracked::id_of(conn, name)?.is_some() {
+            return Err(not_tracked());
+        }
+        match Table::named(conn, name)?.filter(|table| !table.is_counted()) {
+            Some(table) => untracked::keep(conn, &table)?,
+            None => forget(conn, id)?,
+        }
         Ok(())
     })
 }
 
-fn forget(conn: &Connection, id: i64) -> rusqlite::Result<()> {
+pub(crate) fn forget(conn: &Connection, id: i64) -> rusqlite::Result<()> {
     capture::end(conn, id)?;
+    untracked::forget(conn, id)?;
     constraints::forget(conn, id)?;
-    for shadow in ["syncline_clocks", "syncline_columns", "syncline_rekeyed"] {
+    for shadow in [
+        "syncline_clocks",
+        "syncline_columns",
+        "syncline_rekeyed",
+        "syncline_gone",
+    ] {
         conn.execute(&format!("DELETE FROM {shadow} WHERE table_id = ?1"), [id])?;
     }
     conn.execute("DELETE FROM syncline_tables WHERE id = ?1", [id])?;
@@ -437,7 +477,7 @@ pub fn leave(conn: &Connection) -> Result<(), TrackError> {
         crsql::leave(conn)?;
         conn.execute_batch(constraints::store::DROP)?;
         conn.execute_batch(
-            "DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;
+            "DROP TABLE syncline_gone; DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;
              DROP TABLE syncline_parked; DROP TABLE syncline_rekeyed;
              DROP TABLE syncline_definitions;
              DROP TABLE syncline_canary; DROP TABLE syncline_sites; DROP TABLE syncline_meta;",

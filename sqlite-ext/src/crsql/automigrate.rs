@@ -167,7 +167,12 @@ impl Tracking {
             if !conn.prepare(is_there)?.exists([list])? {
                 return Ok(None);
             }
-            let id = format!("SELECT id FROM main.{list} WHERE name = ?1 COLLATE NOCASE");
+            let untracked = match list {
+                "syncline_tables" => " AND aside IS NOT 'untracked'",
+                _ => "",
+            };
+            let id =
+                format!("SELECT id FROM main.{list} WHERE name = ?1 COLLATE NOCASE{untracked}");
             conn.query_row(&id, [table], |row| row.get(0)).optional()
         };
         if id("syncline_crsql_tables")?.is_some() {

@@ -65,7 +65,8 @@ fn checked(session: Session<'_>, name: &str) -> Result<TableInfo> {
         let obstacle = "there is no such table (views and virtual tables cannot be one)";
         return Err(refused(name, obstacle.to_owned()));
     };
-    let tracked = "SELECT 1 FROM syncline_tables WHERE name = ?1";
+    let tracked = "SELECT 1 FROM syncline_tables
+        WHERE name = ?1 AND aside IS NOT 'untracked'";
     if conn.prepare_cached(tracked)?.exists([&info.name])? {
         let obstacle = "syncline_track tracks it: untrack it first, a table is one or the other";
         return Err(refused(&info.name, obstacle.to_owned()));

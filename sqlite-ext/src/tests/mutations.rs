@@ -158,7 +158,9 @@ fn check_health(victim: &Replica) {
         let mut tables = all.tables.iter().zip(&taken.tables);
         panic!(
             "another replica has something else: {:?}",
-            tables.find(|(here, there)| here != there)
+            tables
+                .find(|(here, there)| here != there)
+                .map_or_else(|| format!("{all:?}\n{taken:?}"), |pair| format!("{pair:?}"))
         );
     }
     conn.execute_batch("ROLLBACK TO health; RELEASE health")
