@@ -339,23 +339,26 @@ impl Reading<'_> {
             }
         }
         written_later.sort_by(|a, b| a.1.first.cmp(&b.1.first));
-        let mut open: Vec<(usize, RowKey)> = Vec::new();
+        let mut open: Vec<(usize, RowKey, Clock)> = Vec::new();
         let mut next = written_later.into_iter().peekable();
         let mut starts = starts.into_iter().peekable();
         while let Some(first) = starts.next() {
-            open.retain(|(_, last)| *last >= first);
+            open.retain(|(_, last, _)| *last >= first);
             while let Some((at, later)) = next.next_if(|(_, later)| later.first <= first) {
-                open.push((at, later.last));
+                open.push((at, later.last, later.clock));
             }
             let last = match starts.peek() {
                 Some(RowKey::Rowid(next)) => RowKey::Rowid(next - 1),
                 _ => range.last.clone(),
             };
-            let is_open = |column: &usize| open.iter().any(|(at, _)| at == column);
+            let is_open = |column: &usize| open.iter().any(|(at, _, _)| at == column);
             let columns: Vec<usize> = (0..self.table.columns.len())
                 .filter(|c| !is_open(c))
                 .collect();
-            if !columns.is_empty() || self.table.columns.is_empty() {
+            // Rows of which nobody wrote a cell are known by their keys alone.
+            let mut clocks = open.iter().map(|(_, _, clock)| *clock);
+            let is_bare = clocks.all(|clock| clock.version == Clock::UNWRITTEN.version);
+            if !columns.is_empty() || is_bare {
                 self.add_cells(&first, &last, &columns, range.clock)?;
             }
         }

@@ -82,6 +82,13 @@ struct Met<'v> {
 /// The key under which a row is shown here, and where it is shown or parked.
 type Placed<'v> = (Cow<'v, [Value]>, Option<RowKey>, Option<RowKey>);
 
+impl Cells<'_> {
+    /// Whether the rows come from a table that has nothing but its key.
+    fn are_none(&self) -> bool {
+        self.group.columns.is_empty() && self.group.kind == GroupKind::Cells
+    }
+}
+
 impl<'a> Merging<'a> {
     pub(super) fn new(
         conn: &'a Connection,
@@ -233,13 +240,17 @@ impl<'a> Merging<'a> {
             cells.columns.len() == self.table.columns.len() && cells.group.kind == GroupKind::Cells;
         self.make_fresh(
             place.clone(),
-            if is_whole {
+            if is_whole || cells.are_none() {
                 cells.clock
             } else {
                 Clock::UNWRITTEN
             },
             cells.born,
         )?;
+        if !is_whole && cells.are_none() {
+            self.store_fresh()?;
+            self.leave_unwritten((&place, &place))?;
+        }
         if !is_whole && !cells.columns.is_empty() {
             self.store_fresh()?;
             for (_, column) in &cells.columns {
@@ -351,6 +362,17 @@ impl<'a> Merging<'a> {
                 place,
                 cells.clock,
             )?;
+            self.used[column] = true;
+        }
+        Ok(())
+    }
+
+    /// Notes that nobody wrote the cells of some rows, which are known by their keys alone: the
+    /// clock of a row as a whole, by which it is passed on, is not theirs.
+    fn leave_unwritten(&mut self, (first, last): (&RowKey, &RowKey)) -> rusqlite::Result<()> {
+        for column in 0..self.table.columns.len() {
+            let lane = self.column_lane(column);
+            clocks::set(self.conn, lane, first, last, Clock::UNWRITTEN)?;
             self.used[column] = true;
         }
         Ok(())

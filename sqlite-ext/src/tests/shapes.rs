@@ -525,3 +525,31 @@ fn write_on_both(round: &mut Round) {
     let insert = round.shape.insertion("REPLACE", 2, 0);
     round.write(1, "a row after everything was deleted", &insert);
 }
+
+#[test]
+fn rows_of_a_table_that_had_nothing_but_its_key_are_passed_on_after_it_got_columns() {
+    for schema in [
+        "CREATE TABLE t(id INTEGER PRIMARY KEY)",
+        "CREATE TABLE t(id TEXT PRIMARY KEY)",
+        "CREATE TABLE t(id PRIMARY KEY) WITHOUT ROWID",
+    ] {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t VALUES('1'), ('2'), ('3')");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        let add = "ALTER TABLE t ADD COLUMN a DEFAULT 'd'; ALTER TABLE t ADD COLUMN b";
+        b.run(add);
+        a.run("INSERT INTO t VALUES('4'); DELETE FROM t WHERE id = '3'; INSERT INTO t VALUES('3')");
+        b.pull(&a);
+        b.run("UPDATE t SET b = 'b' WHERE id = '2'");
+        let mut c = replica("", &[]);
+        c.pull(&b);
+        a.run(add);
+        let mut all = [a, b, c];
+        converge(&mut all);
+        for replica in &all {
+            let rows = replica.rows("SELECT id || a || ifnull(b, '') FROM t ORDER BY id");
+            assert_eq!(rows, ["1d", "2db", "3d", "4d"], "{schema}");
+        }
+    }
+}

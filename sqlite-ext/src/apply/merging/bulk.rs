@@ -165,6 +165,11 @@ impl<'a> Merging<'a> {
                 self.set_whole((first, last), cells.clock, cells.born)?;
                 continue;
             }
+            if cells.are_none() {
+                self.set_whole((first, last), cells.clock, cells.born)?;
+                self.leave_unwritten((first, last))?;
+                continue;
+            }
             self.set_whole((first, last), Clock::UNWRITTEN, cells.born)?;
             for column in &known {
                 clocks::set(
