@@ -21,7 +21,7 @@ use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{Table, TableInfo};
 use crate::track::{self, TrackError};
-use crate::{FoldError, TableError, fold, parked, untracked, watermark};
+use crate::{FoldError, TableError, fold, heal, parked, untracked, watermark};
 use fitting::{Fitted, fit};
 use merging::Merging;
 
@@ -198,6 +198,7 @@ pub fn import_changeset(
             collect::note(conn, &changeset.collected, &changeset.settled)?;
         }
         constraints::note_schema(conn)?;
+        heal::note_checked(conn)?;
         Ok(report)
     })
 }

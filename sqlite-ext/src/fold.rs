@@ -76,6 +76,7 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
         }
         constraints::settle(conn, &touched)?;
         constraints::note_schema(conn)?;
+        heal::note_checked(conn)?;
         Ok(version.or(seen))
     })
 }

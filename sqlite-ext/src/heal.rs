@@ -122,7 +122,7 @@ pub(crate) fn is_needed(conn: &Connection) -> Result<bool, TableError> {
     if !rowids_hold(conn)? {
         return Ok(true);
     }
-    if schema_version(conn)? == checked_schema_version(conn)? {
+    if is_checked(conn)? {
         return Ok(false);
     }
     for entry in Entry::all(conn)? {
@@ -146,7 +146,7 @@ pub(crate) struct Mended {
 pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableError> {
     let mut mended = Mended::default();
     let rowids_hold = rowids_hold(conn)?;
-    if rowids_hold && schema_version(conn)? == checked_schema_version(conn)? {
+    if rowids_hold && is_checked(conn)? {
         return Ok(mended);
     }
     for entry in Entry::all(conn)? {
@@ -192,10 +192,24 @@ pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableE
         }
         set_canary(conn)?;
     }
-    let checked = "INSERT OR REPLACE INTO syncline_meta(key, value) VALUES('mended', ?1)";
-    conn.prepare_cached(checked)?
-        .execute([schema_version(conn)?])?;
+    note_checked(conn)?;
     Ok(mended)
+}
+
+/// Whether all tables were looked at since the schema changed.
+pub(crate) fn is_checked(conn: &Connection) -> rusqlite::Result<bool> {
+    Ok(schema_version(conn)? == checked_schema_version(conn)?)
+}
+
+/// Notes that all tables are as they should be: they were when a transaction began that changed the
+/// schema only as Syncline does.
+pub(crate) fn note_checked(conn: &Connection) -> rusqlite::Result<()> {
+    if !is_checked(conn)? {
+        let checked = "INSERT OR REPLACE INTO syncline_meta(key, value) VALUES('mended', ?1)";
+        conn.prepare_cached(checked)?
+            .execute([schema_version(conn)?])?;
+    }
+    Ok(())
 }
 
 /// Runs `how` on a table that is as it should be, with all its columns.

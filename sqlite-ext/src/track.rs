@@ -10,6 +10,7 @@ use crate::collect::Past;
 use crate::constraints;
 use crate::crsql;
 use crate::fold::{FoldError, fold};
+use crate::heal;
 use crate::options::{OptionsError, TableOptions};
 use crate::origin;
 use crate::parked;
@@ -142,8 +143,18 @@ pub fn track(
     options: &TableOptions,
     now_unix_ms: u64,
 ) -> Result<Tracked, TrackError> {
-    let next = |conn: &Connection| Ok(tick(conn, now_unix_ms)?.version);
-    begin(conn, name, options, (&next, now_unix_ms))
+    prepare(conn)?;
+    in_savepoint(conn, || {
+        // What else changed in the schema is the next fold's to notice.
+        let is_known = !heal::is_needed(conn)? && !constraints::is_outdated(conn)?;
+        let next = |conn: &Connection| Ok(tick(conn, now_unix_ms)?.version);
+        let tracked = begin(conn, name, options, (&next, now_unix_ms))?;
+        if is_known {
+            constraints::note_schema(conn)?;
+            heal::note_checked(conn)?;
+        }
+        Ok(tracked)
+    })
 }
 
 /// Tracks a table that is here when others' changes to it arrive. Nobody knows how old its rows are,
@@ -202,7 +213,6 @@ fn begin(
             origin::give(conn, &table)?;
         }
         parked::replay(conn, &table.name, Past::default())?;
-        constraints::note_schema(conn)?;
         Ok(Tracked::Begun { rows_count })
     })
 }
