@@ -11,6 +11,7 @@ mod delta;
 mod hostile;
 mod merge;
 mod real;
+mod writes;
 
 /// A database with the functions of the extension.
 pub(crate) struct Peer {

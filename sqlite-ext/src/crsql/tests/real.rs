@@ -12,6 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::writes::{CLOCKS, SCHEMA, TABLES, config, numbered, statement, transactions};
 use super::{Peer, peer};
 
 mod surface;
@@ -108,12 +109,6 @@ impl Drop for Real {
     }
 }
 
-const SCHEMA: &str = "
-    CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, a, b TEXT DEFAULT 'x');
-    CREATE TABLE p(k TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(n, k));
-    CREATE TABLE w(k BLOB PRIMARY KEY NOT NULL, c REAL) WITHOUT ROWID;
-    SELECT crsql_as_crr('t'); SELECT crsql_as_crr('p'); SELECT crsql_as_crr('w');";
-
 /// All of `crsql_changes` but whose site it is, and the version.
 const STATE: &str = "SELECT \"table\", quote(pk), cid, quote(val), col_version, db_version, cl, seq
     FROM crsql_changes ORDER BY db_version, seq, \"table\", pk, cid";
@@ -125,65 +120,6 @@ fn same(ours: &Peer, real: &mut Real) -> Result<(), TestCaseError> {
         prop_assert_eq!(ours.rows(sql), real.rows(sql), "{}", sql);
     }
     Ok(())
-}
-
-const TABLES: [&str; 3] = [
-    "SELECT id, quote(a), quote(b) FROM t ORDER BY id",
-    "SELECT k, n FROM p ORDER BY n, k",
-    "SELECT quote(k), quote(c) FROM w ORDER BY k",
-];
-
-fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: 24,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
-}
-
-/// A statement; `#` stands for a number that no other statement has.
-fn statement() -> impl Strategy<Value = String> {
-    let id = 1..4;
-    prop_oneof![
-        4 => (id.clone(), any::<bool>()).prop_map(|(id, replaces)| {
-            let verb = if replaces { "REPLACE" } else { "INSERT OR IGNORE" };
-            format!("{verb} INTO t(id, a) VALUES({id}, #)")
-        }),
-        3 => id.clone().prop_map(|id| format!("UPDATE t SET a = # WHERE id = {id}")),
-        2 => id.clone().prop_map(|id| format!("UPDATE t SET b = '#' WHERE id >= {id}")),
-        2 => id.clone().prop_map(|id| format!("DELETE FROM t WHERE id = {id}")),
-        2 => id.clone().prop_map(|id| format!("INSERT OR IGNORE INTO p VALUES('k', {id})")),
-        1 => id.clone().prop_map(|id| format!("DELETE FROM p WHERE n = {id}")),
-        2 => id.clone().prop_map(|id| format!(
-            "INSERT INTO w VALUES(x'0{id}', #) ON CONFLICT DO UPDATE SET c = excluded.c"
-        )),
-        1 => id.prop_map(|id| format!("DELETE FROM w WHERE k = x'0{id}'")),
-        1 => Just("DELETE FROM t".to_owned()),
-    ]
-}
-
-/// Transactions, with whether each is committed.
-fn transactions() -> impl Strategy<Value = Vec<(Vec<String>, bool)>> {
-    let transaction = (
-        prop::collection::vec(statement(), 1..4),
-        prop::bool::weighted(0.9),
-    );
-    prop::collection::vec(transaction, 1..8)
-}
-
-/// Returns the statements of transactions, one text each.
-fn numbered(transactions: &[(Vec<String>, bool)]) -> Vec<String> {
-    let mut number = 100;
-    let mut text = |(statements, is_committed): &(Vec<String>, bool)| {
-        let statements = statements.iter().map(|statement| {
-            number += 1;
-            statement.replace('#', &number.to_string())
-        });
-        let body = statements.collect::<Vec<_>>().join("; ");
-        let end = if *is_committed { "COMMIT" } else { "ROLLBACK" };
-        format!("BEGIN; {body}; {end}")
-    };
-    transactions.iter().map(&mut text).collect()
 }
 
 #[test]
@@ -285,9 +221,7 @@ fn a_real_replica_and_this_one_converge() {
         }
         exchanged(&ours, real, (seen_ours, seen_real));
         // Who made a deletion that both made is bookkeeping, in which replicas may differ.
-        let clocks = "SELECT \"table\", quote(pk), cid, quote(val), col_version, cl
-            FROM crsql_changes ORDER BY 1, 2, 3";
-        for sql in [TABLES[0], TABLES[1], TABLES[2], clocks] {
+        for sql in [TABLES[0], TABLES[1], TABLES[2], CLOCKS] {
             prop_assert_eq!(ours.rows(sql), real.rows(sql), "{}", sql);
         }
     });
