@@ -14,7 +14,7 @@ const VARIANTS: [Variant; 2] = [Variant::Plain, Variant::Folded];
 /// When the peer that is merged with wrote, and when the merge takes place.
 const LATER: u64 = NOW + 60_000;
 /// Rows of the databases from which one small change is read.
-const DELTA_FROM: [i64; 2] = [10_000, 1_000_000];
+const DELTA_FROM: [i64; 2] = [100_000, 1_000_000];
 const DELTA_ROWS: i64 = 10;
 
 fn main() {

@@ -7,10 +7,16 @@ use side_by_side::{Comparison, Database, Key, ROWS, Variant, compare, each, inse
 use side_by_side::{cr_sqlite, with_cr_sqlite};
 
 const VARIANTS: [Variant; 3] = [Variant::Plain, Variant::Captured, Variant::Folded];
+const INSERTED: [Variant; 4] = [
+    Variant::Plain,
+    Variant::Trigger,
+    Variant::Captured,
+    Variant::Folded,
+];
 
 fn main() {
     compare("write_overhead", cases, |comparison| {
-        comparison.print_ratios(&with_cr_sqlite(&VARIANTS[1..]));
+        comparison.print_ratios(&with_cr_sqlite(&INSERTED[1..]));
         [Key::Integer, Key::Uuid].into_iter().for_each(print_sizes);
     });
 }
@@ -23,7 +29,7 @@ fn cases(comparison: &mut Comparison<'_>) {
 }
 
 fn inserts(comparison: &mut Comparison<'_>, key: Key) {
-    let (name, variants) = (key.name(), with_cr_sqlite(&VARIANTS));
+    let (name, variants) = (key.name(), with_cr_sqlite(&INSERTED));
     let empty = |variant| Database::new(key, variant, 0);
     if key == Key::Integer {
         let title = format!("insert, one statement, {name}");

@@ -73,6 +73,8 @@ impl Measurement for CpuTime {
 pub enum Variant {
     /// Not at all.
     Plain,
+    /// By a trigger for inserts that does nothing: what capture by trigger costs at least.
+    Trigger,
     /// By Syncline.
     Captured,
     /// By Syncline, with the fold.
@@ -159,6 +161,10 @@ impl Database {
         conn.execute_batch(schema).expect("the schema runs");
         match variant {
             Variant::Plain => {}
+            Variant::Trigger => {
+                let empty = format!("CREATE TRIGGER e AFTER INSERT ON {table} BEGIN SELECT 1; END");
+                conn.execute_batch(&empty).expect("the trigger is made");
+            }
             Variant::Captured | Variant::Folded => {
                 track(&conn, table, &TableOptions::default(), NOW).expect("the table is tracked");
             }

@@ -10,7 +10,7 @@ use syncline_crdt::Hlc;
 
 use crate::shadow::{version_from, version_to};
 use crate::table::RowKey;
-pub(crate) use sorted::{at_all, runs};
+pub(crate) use sorted::{add, at_all, runs};
 
 /// The lane of causal lengths. A row without an entry is in its first life.
 pub(crate) const LIFE: i64 = -2;
@@ -239,11 +239,12 @@ pub(crate) fn clear(
     Ok(())
 }
 
+const INSERT: &str = "INSERT INTO syncline_clocks
+    (table_id, lane, key, key_end, site, version, causal_length)
+    VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
 fn insert(conn: &Connection, lane: Lane, range: &Range) -> rusqlite::Result<()> {
-    let insert = "INSERT INTO syncline_clocks
-        (table_id, lane, key, key_end, site, version, causal_length)
-        VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    conn.prepare_cached(insert)?.execute(params![
+    conn.prepare_cached(INSERT)?.execute(params![
         lane.table_id,
         lane.lane,
         range.first,

@@ -5,6 +5,7 @@
 //! crash before the fold loses nothing: the notes are part of the transactions they describe.
 
 mod counted;
+mod deletions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +48,12 @@ pub enum FoldError {
 ///
 /// If SQLite fails; the writes stay pending then.
 pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldError> {
-    if !is_prepared(conn)? || !has_work(conn)? {
+    if !is_prepared(conn)? {
+        return Ok(None);
+    }
+    let looked_at = heal::schema_version(conn)?;
+    if !has_work(conn)? {
+        heal::note_looked_at(conn, looked_at)?;
         return Ok(None);
     }
     in_savepoint(conn, || {
@@ -157,7 +163,7 @@ struct Notes {
     written: Vec<Run>,
     /// Keys of which a deletion was noted, whether or not the row came back, with their rowid; of
     /// tables whose key is not the rowid.
-    deleted: BTreeSet<(Vec<Value>, Option<i64>)>,
+    deleted: Vec<(Vec<Value>, Option<i64>)>,
     /// The same for a table whose key is the rowid: first and last keys, in order.
     deleted_runs: Vec<(i64, i64)>,
 }
@@ -201,11 +207,11 @@ impl Notes {
                     (KeyKind::Integer, RowKey::Rowid(key)) => notes.deleted_runs.push((*key, *key)),
                     (KeyKind::Rowid, RowKey::Rowid(rowid)) => {
                         let key = key_from(row, key_at + 1, key_count)?;
-                        notes.deleted.insert((key, Some(*rowid)));
+                        notes.deleted.push((key, Some(*rowid)));
                     }
                     _ => {
                         let key = key_from(row, key_at, key_count)?;
-                        notes.deleted.insert((key, None));
+                        notes.deleted.push((key, None));
                     }
                 }
             } else if !mask.is_empty() {
@@ -220,6 +226,8 @@ impl Notes {
         watermark::raise(conn, table)?;
         notes.written = disjoint(runs);
         notes.deleted_runs = joined(notes.deleted_runs);
+        notes.deleted.sort_unstable();
+        notes.deleted.dedup();
         conn.prepare_cached(&format!("DELETE FROM {pending}"))?
             .execute([])?;
         Ok(notes)
@@ -406,40 +414,8 @@ impl Folding<'_> {
         Ok(())
     }
 
-    /// Ends the lives of rows that are gone, row by row, where the key is not the rowid.
-    fn deletions(&self, notes: &Notes) -> rusqlite::Result<()> {
-        for (key, rowid) in &notes.deleted {
-            let life_key = self.table.life_key(key);
-            let now_at = rows::place(self.conn, self.table, key)?;
-            let was_at = rowid.map_or_else(|| life_key.clone(), RowKey::Rowid);
-            if now_at.as_ref() == Some(&was_at) {
-                continue;
-            }
-            let was_known = clocks::at(self.conn, self.lane(ROW), &was_at)?.is_some();
-            // A rowid may be taken by another row since; its notes say what was written there.
-            self.forget_cells(&was_at)?;
-            let life = clocks::at(self.conn, self.lane(LIFE), &life_key)?;
-            // A row that REPLACE moved is known under its former rowid, of which nothing is noted.
-            // So where rows can move every deletion is told, even of a row nobody else heard of.
-            let is_known = was_known || life.is_some() || self.table.kind == KeyKind::Rowid;
-            if now_at.is_some() || !is_known {
-                continue;
-            }
-            let lived = life.map_or(CausalLength::FIRST, |clock| length(&clock));
-            // Who came back and went again between two folds is as dead as everybody knows.
-            if lived.is_alive() {
-                self.set_life(&life_key, lived.dead())?;
-            }
-        }
-        Ok(())
-    }
-
     fn forget_runs(&self, run: &(i64, i64)) -> rusqlite::Result<()> {
         self.forget(&RowKey::Rowid(run.0), &RowKey::Rowid(run.1))
-    }
-
-    fn forget_cells(&self, place: &RowKey) -> rusqlite::Result<()> {
-        self.forget(place, place)
     }
 
     fn forget(&self, first: &RowKey, last: &RowKey) -> rusqlite::Result<()> {
@@ -559,22 +535,6 @@ impl Folding<'_> {
             }
         };
         Ok(rows::place(self.conn, self.table, &key)?.is_some())
-    }
-
-    /// Takes the clocks from rows that were written and then deleted before the fold.
-    fn drop_phantoms(&self, notes: &Notes) -> rusqlite::Result<()> {
-        for (key, rowid) in &notes.deleted {
-            let place = rowid.map_or_else(|| self.table.life_key(key), RowKey::Rowid);
-            let mut is_taken = false;
-            rows::for_each(self.conn, self.table, &[], (&place, &place), |_, _| {
-                is_taken = true;
-                Ok(())
-            })?;
-            if !is_taken {
-                self.forget_cells(&place)?;
-            }
-        }
-        Ok(())
     }
 }
 

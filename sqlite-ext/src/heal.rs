@@ -227,9 +227,30 @@ fn mend(
 }
 
 /// SQLite's counter of changes to the schema, by whomever.
-fn schema_version(conn: &Connection) -> rusqlite::Result<i64> {
+pub(crate) fn schema_version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("PRAGMA main.schema_version")?
         .query_one([], |row| row.get(0))
+}
+
+/// Notes that nothing had to be done at this version of the schema, so that looking again costs
+/// nothing while it stays. Where that cannot be written, looking again is all it costs.
+pub(crate) fn note_looked_at(conn: &Connection, version: i64) -> rusqlite::Result<()> {
+    if checked_schema_version(conn)? == version || !conn.is_autocommit() {
+        return Ok(());
+    }
+    let note = "INSERT OR REPLACE INTO syncline_meta(key, value)
+        VALUES('mended', ?1), ('schema', ?1)";
+    match conn.prepare_cached(note)?.execute([version]) {
+        Err(error) if is_hindered(&error) => Ok(()),
+        done => done.map(|_| ()),
+    }
+}
+
+/// Whether others write, or nobody may.
+fn is_hindered(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, ReadOnly};
+    let code = error.sqlite_error_code();
+    matches!(code, Some(DatabaseBusy | DatabaseLocked | ReadOnly))
 }
 
 /// Returns at which schema all tables were as they should be.

@@ -16,6 +16,7 @@ mod collect;
 mod counted;
 mod guarded;
 mod kills;
+mod looking;
 mod mutations;
 mod rivals;
 mod shapes;

@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Clock, Lane, Range, last_from};
+use super::{Clock, INSERT, Lane, Range, last_from};
+use crate::shadow::version_to;
 use crate::table::RowKey;
 
 /// How many ranges are passed over before the next one that matters is looked up by its key.
@@ -44,6 +45,24 @@ pub(crate) fn at_all(
         }
     }
     Ok(found)
+}
+
+/// Gives a clock to rows that have none in a lane; `keys` ascend.
+pub(crate) fn add(
+    conn: &Connection,
+    lane: Lane,
+    keys: &[RowKey],
+    clock: Clock,
+) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare_cached(INSERT)?;
+    let (version, length) = (version_to(clock.version), clock.causal_length.cast_signed());
+    for (first, last) in runs(keys) {
+        let (table_id, lane) = (lane.table_id, lane.lane);
+        statement.execute(params![
+            table_id, lane, first, last, clock.site, version, length
+        ])?;
+    }
+    Ok(())
 }
 
 /// Returns the first and last of keys that follow each other; `keys` ascend.
