@@ -123,7 +123,7 @@ fn a_killed_shell_leaves_nothing_behind_but_its_commits() {
     assert_eq!(lines, ["1", "1", "2", "folded", "committed", "equal|1"]);
 }
 
-/// A program that runs `tests/clients/story.sql`.
+/// A program that runs the scripts in `tests/clients/`.
 struct Client {
     name: &'static str,
     program: String,
@@ -190,17 +190,33 @@ sys.exit(0 if hasattr(sqlite3.Connection, 'enable_load_extension')
 
 #[test]
 fn every_client_tells_the_same_story() {
+    tell("story", Desk::new);
+}
+
+#[test]
+fn an_application_can_swap_the_file_of_cr_sqlite() {
+    tell("crsqlite", || {
+        let desk = Desk::new();
+        let file = format!("crsqlite{}", std::env::consts::DLL_SUFFIX);
+        fs::copy(extension(), desk.path(&file)).expect("the extension is copied");
+        desk
+    });
+}
+
+/// Has every client run a script of `tests/clients/`.
+fn tell(name: &str, new_desk: impl Fn() -> Desk) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let story = fs::read_to_string(folder.join("story.sql")).expect("the story is readable");
-    let expected = folder.join("story.expected");
-    let desk = Desk::new();
+    let script = format!("{name}.sql");
+    let story = fs::read_to_string(folder.join(&script)).expect("the story is readable");
+    let expected = folder.join(name).with_extension("expected");
+    let desk = new_desk();
     if desk.has_shell() {
         let (output, complaints) = desk.shell(&story);
         expect(&expected, &format!("{output}\n{}", errors(&complaints)));
     }
     let mut told_by = vec![];
     for client in clients() {
-        let desk = Desk::new();
+        let desk = new_desk();
         let run = |arguments: &[&str]| {
             let mut command = desk.program(&client.program);
             command.env("NODE_PATH", installed("node/node_modules"));
@@ -220,10 +236,10 @@ fn every_client_tells_the_same_story() {
                 continue;
             }
         }
-        for file in ["story.sql", "run.py", "run.js"] {
+        for file in [&*script, "run.py", "run.js"] {
             fs::copy(folder.join(file), desk.path(file)).expect("the file is copied");
         }
-        let output = run(&[client.arguments, &["story.sql"]].concat()).expect("it starts");
+        let output = run(&[client.arguments, &[&*script]].concat()).expect("it starts");
         let complaints = text(&output.stderr);
         assert!(output.status.success(), "{}: {complaints}", client.name);
         println!("told by {}", client.name);
@@ -239,7 +255,7 @@ fn every_client_tells_the_same_story() {
 }
 
 #[test]
-fn the_entry_point_is_all_that_is_exported() {
+fn the_entry_points_are_all_that_is_exported() {
     let defined = Command::new("nm")
         .args(["-D", "--defined-only"])
         .arg(extension())
@@ -252,5 +268,8 @@ fn the_entry_point_is_all_that_is_exported() {
     let names = defined
         .lines()
         .filter_map(|line| line.split_whitespace().last());
-    assert_eq!(names.collect::<Vec<_>>(), ["sqlite3_syncline_init"]);
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        ["sqlite3_crsqlite_init", "sqlite3_syncline_init"]
+    );
 }

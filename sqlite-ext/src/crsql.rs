@@ -28,6 +28,7 @@ mod plan;
 mod scan;
 mod session;
 mod storage;
+mod takeover;
 mod transaction;
 mod upkeep;
 mod views;
@@ -43,6 +44,17 @@ pub(crate) fn register(conn: &Connection) -> Result<()> {
     pack::register(conn)?;
     fractional::register(conn)?;
     functions::register(conn)
+}
+
+/// Does what [`crate::register`] does, and makes the tables that a program finds once it has loaded
+/// cr-sqlite.
+#[cfg(feature = "loadable")]
+pub(crate) fn register_in_its_place(conn: &Connection) -> Result<()> {
+    crate::register(conn)?;
+    match storage::prepare(conn) {
+        Err(error) if !conn.is_readonly("main")? => Err(error.into_sqlite()),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

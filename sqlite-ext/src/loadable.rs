@@ -1,4 +1,5 @@
-//! The entry point that SQLite looks for in a file named `libsyncline` or `syncline`.
+//! The entry points that SQLite looks for in a file named `libsyncline` or `syncline`, and in one
+//! named `crsqlite`.
 
 #![expect(unsafe_code, reason = "SQLite calls extensions through a C function")]
 
@@ -9,6 +10,9 @@ use std::ptr;
 use rusqlite::{Connection, ffi};
 
 type Routines = ffi::sqlite3_api_routines;
+
+/// Each connection loads the extension for itself.
+const IS_PERSISTENT: bool = false;
 
 /// The oldest SQLite that has what the SQL here needs: `pragma_table_list`.
 const HOST_LEAST: c_int = 3_037_000;
@@ -26,6 +30,37 @@ pub unsafe extern "C" fn sqlite3_syncline_init(
     error: *mut *mut c_char,
     api: *mut Routines,
 ) -> c_int {
+    let add = |conn: Connection| crate::register(&conn).map(|()| IS_PERSISTENT);
+    // SAFETY: the arguments are SQLite's own, and are passed on unchanged.
+    unsafe { load(db, error, api, add) }
+}
+
+/// The same in the place of cr-sqlite, whose tables are then there from the beginning.
+///
+/// # Safety
+///
+/// SQLite calls it with an open connection and its table of routines.
+#[unsafe(no_mangle)]
+#[expect(unreachable_pub, reason = "SQLite finds it by its name")]
+pub unsafe extern "C" fn sqlite3_crsqlite_init(
+    db: *mut ffi::sqlite3,
+    error: *mut *mut c_char,
+    api: *mut Routines,
+) -> c_int {
+    let add = |conn: Connection| crate::crsql::register_in_its_place(&conn).map(|()| IS_PERSISTENT);
+    // SAFETY: the arguments are SQLite's own, and are passed on unchanged.
+    unsafe { load(db, error, api, add) }
+}
+
+/// # Safety
+///
+/// The arguments must be those of an entry point.
+unsafe fn load(
+    db: *mut ffi::sqlite3,
+    error: *mut *mut c_char,
+    api: *mut Routines,
+    add: fn(Connection) -> rusqlite::Result<bool>,
+) -> c_int {
     // SAFETY: SQLite passes its own table, whose oldest members every version has.
     let version = unsafe { (*api).libversion_number.map_or(0, |version| version()) };
     if version < HOST_LEAST {
@@ -33,10 +68,6 @@ pub unsafe extern "C" fn sqlite3_syncline_init(
         unsafe { say_too_old(error, api) };
         return ffi::SQLITE_ERROR;
     }
-    let add = |conn: Connection| {
-        crate::register(&conn)?;
-        Ok(false)
-    };
     if version >= ffi::SQLITE_VERSION_NUMBER {
         // SAFETY: the arguments are SQLite's own, and are passed on unchanged.
         return unsafe { Connection::extension_init2(db, error, api, add) };

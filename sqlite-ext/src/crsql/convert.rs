@@ -27,22 +27,31 @@ pub(crate) fn as_crr(session: Session<'_>, name: &str) -> Result<()> {
         let info = checked(session, name)?;
         session.join()?;
         fold(session)?;
-        let add = "INSERT INTO syncline_crsql_tables(name, key_columns) VALUES(?1, ?2)
-            RETURNING id";
-        let key: Vec<&str> = info.key_columns().iter().map(|c| &*c.name).collect();
-        let id: i64 = conn
-            .prepare_cached(add)?
-            .query_one(params![info.name, key_text(&key)], |row| row.get(0))?;
-        widen(session, info.key_columns().len())?;
-        let crr = number(session, id, &info)?;
-        conn.execute_batch(&capture::begin(&crr))?;
-        conn.execute_batch(&views::clock(&crr))?;
-        let db_version = session.next_version(0)?;
-        backfill(session, &crr, db_version, &[])?;
-        upkeep::attach(session, &crr)
+        start(session, &declare(session, &info)?)
     })?;
     session.forget_tables();
     Ok(())
+}
+
+/// Notes a table as a CRR, with its columns.
+pub(crate) fn declare(session: Session<'_>, info: &TableInfo) -> Result<Crr> {
+    let add = "INSERT INTO syncline_crsql_tables(name, key_columns) VALUES(?1, ?2) RETURNING id";
+    let key: Vec<&str> = info.key_columns().iter().map(|c| &*c.name).collect();
+    let id: i64 = session
+        .conn
+        .prepare_cached(add)?
+        .query_one(params![info.name, key_text(&key)], |row| row.get(0))?;
+    widen(session, info.key_columns().len())?;
+    number(session, id, info)
+}
+
+/// Begins to capture a CRR's writes, and gives clocks to rows that have none.
+pub(crate) fn start(session: Session<'_>, crr: &Crr) -> Result<()> {
+    session.conn.execute_batch(&capture::begin(crr))?;
+    session.conn.execute_batch(&views::clock(crr))?;
+    let db_version = session.next_version(0)?;
+    backfill(session, crr, db_version, &[])?;
+    upkeep::attach(session, crr)
 }
 
 /// Returns how a key's columns are noted, to see when another rebuild has changed them.
@@ -55,7 +64,7 @@ pub(crate) fn key_text(names: &[&str]) -> String {
 }
 
 /// Checks that a table can be a CRR.
-fn checked(session: Session<'_>, name: &str) -> Result<TableInfo> {
+pub(crate) fn checked(session: Session<'_>, name: &str) -> Result<TableInfo> {
     let conn = session.conn;
     let refused = |table: &str, obstacle: String| CrsqlError::Refused {
         table: table.to_owned(),

@@ -1,5 +1,6 @@
 //! Why something of cr-sqlite's surface fails.
 
+use rusqlite::ErrorCode;
 use syncline_crdt::DecodeError;
 
 /// The result of everything here.
@@ -22,6 +23,12 @@ pub(crate) enum CrsqlError {
     Refused {
         /// The table.
         table: String,
+        /// What stands against it.
+        obstacle: String,
+    },
+    /// cr-sqlite's tables are there, and cannot become ours.
+    #[error("cannot take this database over from cr-sqlite: {obstacle}")]
+    TakeOver {
         /// What stands against it.
         obstacle: String,
     },
@@ -62,17 +69,20 @@ impl CrsqlError {
         }
     }
 
-    /// Whether the file cannot be written for a while, or at all, and is as it was.
-    pub(crate) fn is_not_writable(&self) -> bool {
-        use rusqlite::ErrorCode;
-        let code = match self {
+    /// Returns SQLite's reason, if it is SQLite's.
+    pub(crate) fn code(&self) -> Option<ErrorCode> {
+        match self {
             CrsqlError::Sqlite(error)
             | CrsqlError::Open(crate::OpenError::Sqlite(error))
             | CrsqlError::Table(crate::TableError::Sqlite(error)) => error.sqlite_error_code(),
             _ => None,
-        };
+        }
+    }
+
+    /// Whether the file cannot be written for a while, or at all, and is as it was.
+    pub(crate) fn is_not_writable(&self) -> bool {
         matches!(
-            code,
+            self.code(),
             Some(
                 ErrorCode::DatabaseBusy
                     | ErrorCode::DatabaseLocked

@@ -36,9 +36,14 @@ pub(crate) fn register(conn: &Connection) -> rusqlite::Result<()> {
         })
         .map(drop)
     };
-    // A file that cannot be read says so where it is read.
-    let _ = session(conn);
-    Ok(())
+    match session(conn) {
+        // A file that can only be read is of use as it is.
+        Err(error @ CrsqlError::TakeOver { .. }) if !conn.is_readonly("main")? => {
+            Err(error.into_sqlite())
+        }
+        // A file that cannot be read says so where it is read.
+        _ => Ok(()),
+    }
 }
 
 fn tables(conn: &Connection, state: &Arc<State>) -> rusqlite::Result<()> {
@@ -116,6 +121,7 @@ fn versions(conn: &Connection, state: &Arc<State>) -> rusqlite::Result<()> {
         (-1, ANYWHERE),
         |session, context| {
             storage::prepare(session.conn)?;
+            upkeep::look(session)?;
             let at_least = match context.len() {
                 0 => 0,
                 _ => context

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::error::Result;
+use super::takeover;
 use crate::shadow::{self, in_savepoint};
 
 /// The version of cr-sqlite whose surface this is, as its `crsql_master` holds it: 0.16.3.
@@ -81,6 +82,7 @@ pub(crate) fn prepare(conn: &Connection) -> Result<()> {
     if is_present(conn)? {
         return Ok(());
     }
+    takeover::check(conn)?;
     in_savepoint(conn, || {
         let is_known = shadow::is_prepared(conn)?;
         shadow::prepare(conn)?;

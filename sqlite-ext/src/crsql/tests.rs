@@ -10,8 +10,8 @@ mod defects;
 mod delta;
 mod hostile;
 mod merge;
-mod real;
-mod writes;
+pub(crate) mod real;
+pub(crate) mod writes;
 
 /// A database with the functions of the extension.
 pub(crate) struct Peer {

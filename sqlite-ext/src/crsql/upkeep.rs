@@ -7,14 +7,18 @@ use super::convert;
 use super::crr::Crr;
 use super::error::Result;
 use super::session::{Session, schema_version};
-use super::{storage, views};
+use super::{storage, takeover, views};
 
 /// Sees that all is in order with the CRRs, and mends what is not, as far as the file can be
-/// written. Costs nothing while the schema stays the same. Returns whether there may be any.
+/// written; takes over those of cr-sqlite. Costs nothing while the schema stays the same. Returns
+/// whether there may be any.
 pub(crate) fn look(session: Session<'_>) -> Result<bool> {
     let versions = versions(session)?;
     if let Some(has_tables) = session.state.seen(versions) {
         return Ok(has_tables);
+    }
+    if takeover::is_due(session.conn)? {
+        takeover::run(session)?;
     }
     let has_tables = storage::is_present(session.conn)?;
     let mut is_in_order = true;

@@ -20,7 +20,7 @@ mod surface;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// A real cr-sqlite replica.
-struct Real {
+pub(crate) struct Real {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -28,7 +28,7 @@ struct Real {
 
 impl Real {
     /// Starts one, if it is installed.
-    fn start() -> Option<RefCell<Self>> {
+    pub(crate) fn start() -> Option<RefCell<Self>> {
         let packages = Path::new(ROOT).join("target/peers");
         if !packages
             .join("node_modules/@vlcn.io/crsqlite-wasm")
@@ -62,19 +62,19 @@ impl Real {
         serde_json::from_str(&answer).expect("the peer answers in JSON")
     }
 
-    fn new_database(&mut self, schema: &str) {
+    pub(crate) fn new_database(&mut self, schema: &str) {
         self.ask(&Value::Null);
         self.run(schema);
     }
 
     #[track_caller]
-    fn run(&mut self, sql: &str) {
+    pub(crate) fn run(&mut self, sql: &str) {
         self.rows(sql);
     }
 
     /// Returns the rows of a query, with bars.
     #[track_caller]
-    fn rows(&mut self, sql: &str) -> Vec<String> {
+    pub(crate) fn rows(&mut self, sql: &str) -> Vec<String> {
         let answer = self.ask(&Value::from(sql));
         let rows = answer["rows"].as_array();
         let rows = rows.unwrap_or_else(|| panic!("{sql}: {answer}"));
@@ -115,7 +115,7 @@ const STATE: &str = "SELECT \"table\", quote(pk), cid, quote(val), col_version, 
 const VERSION: &str = "SELECT crsql_db_version()";
 
 #[track_caller]
-fn same(ours: &Peer, real: &mut Real) -> Result<(), TestCaseError> {
+pub(crate) fn same(ours: &Peer, real: &mut Real) -> Result<(), TestCaseError> {
     for sql in [STATE, VERSION, TABLES[0], TABLES[1], TABLES[2]] {
         prop_assert_eq!(ours.rows(sql), real.rows(sql), "{}", sql);
     }

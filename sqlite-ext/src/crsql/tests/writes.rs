@@ -2,14 +2,14 @@
 
 use proptest::prelude::*;
 
-pub(super) const SCHEMA: &str = "
+pub(crate) const SCHEMA: &str = "
     CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, a, b TEXT DEFAULT 'x');
     CREATE TABLE p(k TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(n, k));
     CREATE TABLE w(k BLOB PRIMARY KEY NOT NULL, c REAL) WITHOUT ROWID;
     SELECT crsql_as_crr('t'); SELECT crsql_as_crr('p'); SELECT crsql_as_crr('w');";
 
 /// What the tables hold.
-pub(super) const TABLES: [&str; 3] = [
+pub(crate) const TABLES: [&str; 3] = [
     "SELECT id, quote(a), quote(b) FROM t ORDER BY id",
     "SELECT k, n FROM p ORDER BY n, k",
     "SELECT quote(k), quote(c) FROM w ORDER BY k",
@@ -17,10 +17,10 @@ pub(super) const TABLES: [&str; 3] = [
 
 /// What replicas that have all of each other agree on. That a row with cells is in its first life
 /// may be told or not.
-pub(super) const CLOCKS: &str = "SELECT \"table\", quote(pk), cid, quote(val), col_version, cl
+pub(crate) const CLOCKS: &str = "SELECT \"table\", quote(pk), cid, quote(val), col_version, cl
     FROM crsql_changes WHERE NOT (cid = '-1' AND cl = 1 AND \"table\" <> 'p') ORDER BY 1, 2, 3";
 
-pub(super) fn config() -> ProptestConfig {
+pub(crate) fn config() -> ProptestConfig {
     ProptestConfig {
         cases: 24,
         failure_persistence: None,
@@ -29,7 +29,7 @@ pub(super) fn config() -> ProptestConfig {
 }
 
 /// A statement; `#` stands for a number that no other statement has.
-pub(super) fn statement() -> impl Strategy<Value = String> {
+pub(crate) fn statement() -> impl Strategy<Value = String> {
     let id = 1..4;
     prop_oneof![
         4 => (id.clone(), any::<bool>()).prop_map(|(id, replaces)| {
@@ -50,7 +50,7 @@ pub(super) fn statement() -> impl Strategy<Value = String> {
 }
 
 /// Transactions, with whether each is committed.
-pub(super) fn transactions() -> impl Strategy<Value = Vec<(Vec<String>, bool)>> {
+pub(crate) fn transactions() -> impl Strategy<Value = Vec<(Vec<String>, bool)>> {
     let transaction = (
         prop::collection::vec(statement(), 1..4),
         prop::bool::weighted(0.9),
@@ -59,7 +59,7 @@ pub(super) fn transactions() -> impl Strategy<Value = Vec<(Vec<String>, bool)>> 
 }
 
 /// Returns the statements of transactions, one text each.
-pub(super) fn numbered(transactions: &[(Vec<String>, bool)]) -> Vec<String> {
+pub(crate) fn numbered(transactions: &[(Vec<String>, bool)]) -> Vec<String> {
     let mut number = 100;
     let mut text = |(statements, is_committed): &(Vec<String>, bool)| {
         let statements = statements.iter().map(|statement| {
