@@ -222,13 +222,13 @@ pub(super) fn digest(conn: &Connection) -> rusqlite::Result<Digest> {
         let lives = row.get::<_, i64>(5)?;
         let length = CausalLength::new(lives.cast_unsigned());
         let length = length.ok_or(rusqlite::Error::IntegralValueOutOfRange(5, lives))?;
-        hasher.begin(&table, length, &[value(row.get_ref(1)?)]);
+        hasher.begin(&table, length, &[value(row.get_ref(1)?)], &[]);
         let stamp = Stamp {
             version: version(row.get(4)?)?,
             site: SiteId::default(),
         };
         let column: String = row.get(2)?;
-        hasher.cell(&column, stamp, &value(row.get_ref(3)?));
+        hasher.cell(&column, stamp, &value(row.get_ref(3)?), SiteId::default());
         digest.add(hasher.finish());
     }
     Ok(digest)
