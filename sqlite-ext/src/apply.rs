@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 use syncline_crdt::{
-    Changeset, DecodeError, Group, GroupKind, Hlc, SiteId, TableChanges, TableSchema,
+    Changeset, DecodeError, DeltaError, Group, Hlc, SiteId, TableChanges, TableSchema,
 };
 
 use crate::candidate::candidates;
@@ -21,7 +21,7 @@ use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{Table, TableInfo};
 use crate::track::{self, TrackError};
-use crate::{FoldError, TableError, fold, heal, parked, untracked, watermark};
+use crate::{FoldError, TableError, fold, heal, joined, parked, untracked, watermark};
 use fitting::{Fitted, fit};
 use merging::Merging;
 
@@ -114,6 +114,25 @@ pub enum ImportError {
         /// The table.
         table: String,
     },
+    /// A table is tracked here with other policies.
+    #[error(
+        "`{table}` is tracked here with other column policies: untrack it here, or there, and \
+         import again"
+    )]
+    OtherPolicies {
+        /// The table.
+        table: String,
+    },
+    /// What was added to a cell is refused.
+    #[error("what a peer added to `{column}` of `{table}` is refused")]
+    Delta {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// Why.
+        source: DeltaError,
+    },
     /// The table's name is SQLite's or ours.
     #[error("it changes `{table}`, and names beginning with sqlite_ and syncline_ are reserved")]
     Reserved {
@@ -177,12 +196,20 @@ pub fn import_changeset(
             until: changeset.until.clone(),
             met: BTreeMap::new(),
         });
+        let mut adopted = Vec::new();
         for table in &changeset.schemas {
-            if take_up(conn, table)? {
-                report.tables_created.push(table.name.clone());
+            match take_up(conn, table)? {
+                Taken::Made => report.tables_created.push(table.name.clone()),
+                Taken::Adopted => adopted.push(&table.name),
+                Taken::Known => {}
             }
         }
         report.changed_count = merge_tables(conn, &changeset.tables, &mut past)?;
+        for name in adopted {
+            if let Some(table) = Table::named(conn, name)? {
+                joined::fill(conn, &table)?;
+            }
+        }
         if let Some(rejoin) = &past.rejoin {
             let names = changeset.schemas.iter().map(|schema| &schema.name);
             report.changed_count += merging::sweep(conn, names, rejoin)?;
@@ -234,7 +261,7 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
             table: name.clone(),
         });
     }
-    let asks_more = |group: &Group| group.kind == GroupKind::Deltas || !group.parents.is_empty();
+    let asks_more = |group: &Group| !group.parents.is_empty();
     let mut tables = changeset.tables.iter();
     if let Some(table) = tables.find(|table| table.groups.iter().any(asks_more)) {
         return Err(ImportError::NotHeld {
@@ -266,24 +293,41 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
     Ok(())
 }
 
-/// Makes a table that arrived, or tracks the one that is here. Returns whether it was made.
-fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError> {
+/// What became of a table's definition that arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// The table is tracked already.
+    Known,
+    /// The table is here, and is tracked from now on.
+    Adopted,
+    /// The table was made.
+    Made,
+}
+
+/// Makes a table that arrived, or tracks the one that is here.
+fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError> {
+    let options = TableOptions::parse(&schema.options)?;
+    let mut taken = Taken::Known;
     let is_here = TableInfo::read(conn, &schema.name)?.is_some();
     let untracked = untracked::id_of(conn, &schema.name)?;
     if let Some(id) = untracked.filter(|_| !is_here) {
         track::forget(conn, id)?;
     }
     if is_here && (untracked.is_some() || track::id_of(conn, &schema.name)?.is_none()) {
-        track::adopt(conn, &schema.name, &TableOptions::parse(&schema.options)?)?;
+        track::adopt(conn, &schema.name, &options)?;
+        taken = Taken::Adopted;
     }
     if let Some(id) = track::id_of(conn, &schema.name)? {
-        if TableOptions::of(conn, id)?.ids != TableOptions::parse(&schema.options)?.ids {
-            return Err(ImportError::OtherIds {
-                table: schema.name.clone(),
-            });
+        let here = TableOptions::of(conn, id)?;
+        let table = || schema.name.clone();
+        if here.ids != options.ids {
+            return Err(ImportError::OtherIds { table: table() });
+        }
+        if here.joins() != options.joins() {
+            return Err(ImportError::OtherPolicies { table: table() });
         }
         take_stamp(conn, schema, id)?;
-        return Ok(false);
+        return Ok(taken);
     }
     schema::check(schema)?;
     for statement in &schema.statements {
@@ -301,7 +345,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError>
         .into());
     }
     let Some(info) = TableInfo::read(conn, &schema.name)? else {
-        return Ok(false);
+        return Ok(Taken::Known);
     };
     let site = Sites::load(conn)?.ordinal(conn, schema.stamp.site)?;
     let tracked = Clock {
@@ -314,7 +358,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<bool, ImportError>
     let table = track::register(conn, &info, &options, tracked)?;
     track::set_origin(conn, table.id, schema.origin)?;
     parked::replay(conn, &schema.name, Past::default())?;
-    Ok(true)
+    Ok(Taken::Made)
 }
 
 /// Notes when and where a table was first tracked, if that is news, and gives its ids to those who

@@ -12,6 +12,7 @@ use rusqlite::{Connection, params_from_iter};
 use syncline_crdt::Value;
 
 use crate::mask;
+use crate::policies;
 use crate::table::{Column, KeyKind, Table, list};
 use crate::value::{Bound, quoted};
 use crate::watermark;
@@ -118,7 +119,7 @@ pub(crate) fn keys(table: &Table) -> String {
 
 /// Returns the names of the mask's words in the pending table.
 pub(crate) fn masks(table: &Table) -> Vec<String> {
-    let lanes = table.columns.iter().map(|column| column.lane);
+    let lanes = table.captured().map(|column| column.lane);
     let (last, _) = mask::place(lanes.max().unwrap_or(0));
     (0..=last).map(mask_name).collect()
 }
@@ -145,7 +146,7 @@ fn triggers(table: &Table, ceiling: Option<i64>) -> Vec<String> {
     let delete = trigger(table, "delete", "AFTER DELETE", "", &old);
     let mut all = vec![on_insert(table, ceiling), on_move(table), delete];
     let mut words: BTreeMap<usize, Vec<&Column>> = BTreeMap::new();
-    for column in &table.columns {
+    for column in table.captured() {
         words
             .entry(mask::place(column.lane).0)
             .or_default()
@@ -156,6 +157,7 @@ fn triggers(table: &Table, ceiling: Option<i64>) -> Vec<String> {
             all.push(on_update(table, word, columns));
         }
     }
+    all.extend(policies::triggers(table));
     all
 }
 
@@ -225,7 +227,13 @@ fn refusal(unnamed: Option<String>) -> String {
     unnamed.map(refuse).unwrap_or_default()
 }
 
-fn trigger(table: &Table, event: &str, when: &str, condition: &str, body: &str) -> String {
+pub(crate) fn trigger(
+    table: &Table,
+    event: &str,
+    when: &str,
+    condition: &str,
+    body: &str,
+) -> String {
     let (id, name) = (table.id, table.quoted());
     format!("CREATE TRIGGER syncline_{id}_{event} {when} ON {name} {condition} BEGIN {body} END")
 }

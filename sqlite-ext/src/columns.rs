@@ -17,7 +17,7 @@ pub(crate) fn are_all_known(table: &Table, info: &TableInfo) -> bool {
 }
 
 fn added<'a>(table: &Table, info: &'a TableInfo) -> Vec<&'a ColumnInfo> {
-    let is_known = |name: &str| table.columns.iter().any(|column| column.name == name);
+    let is_known = |name: &str| table.captured().any(|column| column.name == name);
     let stored = info.stored_columns();
     stored.filter(|column| !is_known(&column.name)).collect()
 }

@@ -8,6 +8,7 @@ use crate::births;
 use crate::clocks::{self, Clock, Lane, ROW, Range};
 use crate::constraints::store;
 use crate::fold::read_folded;
+use crate::joined;
 use crate::rows;
 use crate::shadow::{OWN, Sites, is_prepared};
 use crate::table::{KeyKind, RowKey, Table, canonical};
@@ -28,6 +29,7 @@ pub fn digest(conn: &Connection, now_unix_ms: u64) -> Result<Digest, FoldError> 
         let sites = Sites::load(conn)?;
         for table in Table::all(conn)? {
             add_table(conn, &sites, &table, &mut digest)?;
+            joined::add_to_digest(conn, &sites, &table, &mut digest)?;
         }
         Ok(digest)
     })

@@ -17,7 +17,7 @@ use crate::fold::read_folded;
 use crate::shadow::{OWN, OpenError, Sites, in_snapshot, is_prepared, version_from, version_to};
 use crate::table::{RowKey, Table};
 use crate::whose::Whose;
-use crate::{FoldError, parked, rows, schema, track};
+use crate::{FoldError, joined, parked, rows, schema, track};
 
 /// Why changes cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +137,10 @@ fn read_own(
 fn cut(conn: &Connection, after: Hlc, rows_max: u64) -> rusqlite::Result<Option<Hlc>> {
     let sizes =
         "SELECT version, sum(CASE typeof(key) WHEN 'integer' THEN key_end - key + 1 ELSE 1 END)
-        FROM syncline_clocks WHERE site = ?1 AND version > ?2 GROUP BY version ORDER BY version";
+        FROM (SELECT version, key, key_end FROM syncline_clocks WHERE site = ?1 AND version > ?2
+            UNION ALL
+            SELECT version, '', '' FROM syncline_deltas WHERE site = ?1 AND version > ?2)
+        GROUP BY version ORDER BY version";
     let mut statement = conn.prepare_cached(sizes)?;
     let mut sizes = statement.query((OWN, version_to(after)))?;
     let mut rows_count = 0;
@@ -151,10 +154,10 @@ fn cut(conn: &Connection, after: Hlc, rows_max: u64) -> rusqlite::Result<Option<
 }
 
 /// The versions of one site that are to be read.
-struct Window {
-    ordinal: i64,
-    after: Hlc,
-    until: Hlc,
+pub(crate) struct Window {
+    pub(crate) ordinal: i64,
+    pub(crate) after: Hlc,
+    pub(crate) until: Hlc,
 }
 
 struct Span {
@@ -234,6 +237,8 @@ fn read(
             }
         }
         changeset.tables.extend(reading.finish());
+        let added = joined::changes(conn, sites, &table, windows)?;
+        changeset.tables.extend(added);
     }
     let is_new = |stamp: Stamp| {
         stamp.version > changeset.since.version(stamp.site)

@@ -6,8 +6,9 @@
 
 mod counted;
 mod deletions;
+mod runs;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rusqlite::Connection;
 use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
@@ -18,6 +19,7 @@ use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::collect::Past;
 use crate::constraints::{self, Touched};
 use crate::heal;
+use crate::joined;
 use crate::mask::Mask;
 use crate::parked;
 use crate::rows::{self, key_from};
@@ -25,6 +27,7 @@ use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick, tick_seen
 use crate::table::{KeyKind, RowKey, Table};
 use crate::watermark;
 use counted::Counted;
+use runs::{Run, disjoint, push};
 
 /// Why pending writes could not be folded.
 #[derive(Debug, thiserror::Error)]
@@ -168,28 +171,12 @@ struct Notes {
     deleted_runs: Vec<(i64, i64)>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-struct Run {
-    first: RowKey,
-    last: RowKey,
-    mask: Mask,
-}
-
-impl Run {
-    fn numbers(&self) -> (i64, i64) {
-        match (&self.first, &self.last) {
-            (RowKey::Rowid(first), RowKey::Rowid(last)) => (*first, *last),
-            _ => unreachable!("a table whose key is the rowid has numbers as keys"),
-        }
-    }
-}
-
 impl Notes {
     /// Reads and removes a table's notes.
     fn take(conn: &Connection, table: &Table) -> rusqlite::Result<Self> {
         let pending = table.pending();
         let mut notes = Notes::default();
-        let mut runs: Vec<Run> = Vec::new();
+        let mut written: Vec<Run> = Vec::new();
         let key_count = table.key_columns.len();
         let masks = capture::masks(table);
         let fields = format!("{}, {}", masks.join(", "), capture::keys(table));
@@ -215,17 +202,17 @@ impl Notes {
                     }
                 }
             } else if !mask.is_empty() {
-                push(&mut runs, place, mask);
+                push(&mut written, place, mask);
             }
         }
         drop(rows);
         drop(statement);
         watermark::for_each(conn, table, |rowid| {
-            push(&mut runs, RowKey::Rowid(rowid), Mask::WHOLE)
+            push(&mut written, RowKey::Rowid(rowid), Mask::WHOLE)
         })?;
         watermark::raise(conn, table)?;
-        notes.written = disjoint(runs);
-        notes.deleted_runs = joined(notes.deleted_runs);
+        notes.written = disjoint(written);
+        notes.deleted_runs = runs::joined(notes.deleted_runs);
         notes.deleted.sort_unstable();
         notes.deleted.dedup();
         conn.prepare_cached(&format!("DELETE FROM {pending}"))?
@@ -263,61 +250,6 @@ impl Notes {
     }
 }
 
-/// Adds a row to the last run if it follows it.
-fn push(runs: &mut Vec<Run>, place: RowKey, mask: Mask) {
-    if let (Some(run), RowKey::Rowid(rowid)) = (runs.last_mut(), &place)
-        && let RowKey::Rowid(last) = &mut run.last
-        && run.mask == mask
-        && last.checked_add(1) == Some(*rowid)
-    {
-        *last = *rowid;
-        return;
-    }
-    runs.push(Run {
-        first: place.clone(),
-        last: place,
-        mask,
-    });
-}
-
-/// Sorts runs and joins the masks of rows that several of them name.
-fn disjoint(mut runs: Vec<Run>) -> Vec<Run> {
-    runs.sort_by(|a, b| a.first.cmp(&b.first));
-    if runs.is_sorted_by(|a, b| a.last < b.first) {
-        return runs;
-    }
-    let mut masks: BTreeMap<RowKey, Mask> = BTreeMap::new();
-    for run in runs {
-        let mut add = |place| masks.entry(place).or_default().join(&run.mask);
-        match (&run.first, &run.last) {
-            (RowKey::Rowid(first), RowKey::Rowid(last)) => {
-                (*first..=*last).for_each(|rowid| add(RowKey::Rowid(rowid)));
-            }
-            _ => add(run.first),
-        }
-    }
-    let mut runs = Vec::new();
-    for (place, mask) in masks {
-        push(&mut runs, place, mask);
-    }
-    runs
-}
-
-/// Sorts keys and joins those that follow each other.
-fn joined(mut runs: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
-    runs.sort_unstable();
-    let mut joined: Vec<(i64, i64)> = Vec::new();
-    for (first, last) in runs {
-        match joined.last_mut() {
-            Some(run) if run.1.checked_add(1).is_none_or(|next| first <= next) => {
-                run.1 = run.1.max(last);
-            }
-            _ => joined.push((first, last)),
-        }
-    }
-    joined
-}
-
 /// One table's fold.
 struct Folding<'a> {
     conn: &'a Connection,
@@ -336,6 +268,7 @@ impl Folding<'_> {
         self.end_lives(&gone)?;
         self.deletions(notes)?;
         self.writes(&notes.written, None)?;
+        self.join(&notes.written)?;
         // Rows that were written and then deleted before the fold have no clocks.
         gone.iter().try_for_each(|run| self.forget_runs(run))?;
         self.drop_phantoms(notes)?;
@@ -364,6 +297,7 @@ impl Folding<'_> {
             }));
         }
         self.writes(&left, Some(&mut counted))?;
+        self.join(&left)?;
         counted.arrange()
     }
 
@@ -415,7 +349,9 @@ impl Folding<'_> {
     }
 
     fn forget_runs(&self, run: &(i64, i64)) -> rusqlite::Result<()> {
-        self.forget(&RowKey::Rowid(run.0), &RowKey::Rowid(run.1))
+        let (first, last) = (RowKey::Rowid(run.0), RowKey::Rowid(run.1));
+        joined::forget(self.conn, self.table, &first, &last)?;
+        self.forget(&first, &last)
     }
 
     fn forget(&self, first: &RowKey, last: &RowKey) -> rusqlite::Result<()> {
@@ -472,8 +408,10 @@ impl Folding<'_> {
             causal_length: 0,
         };
         for run @ Run { first, last, mask } in written {
-            let mut columns = self.table.columns.iter();
-            if columns.all(|column| mask.has(column.lane)) {
+            let columns = &self.table.columns;
+            let all_written =
+                !columns.is_empty() && columns.iter().all(|column| mask.has(column.lane));
+            if mask.is_whole() || all_written {
                 match &mut counted {
                     Some(counted) => counted.write(run.numbers(), clock)?,
                     None => clocks::set(self.conn, self.lane(ROW), first, last, clock)?,
@@ -493,6 +431,16 @@ impl Folding<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes in what was written to the columns whose cells join.
+    fn join(&self, written: &[Run]) -> rusqlite::Result<()> {
+        if self.table.joined.is_empty() {
+            return Ok(());
+        }
+        let joining = joined::Folding::new(self.conn, self.table)?;
+        let mut written = written.iter();
+        written.try_for_each(|run| joining.rows((&run.first, &run.last), &run.mask, self.version))
     }
 
     /// Begins another life for rows that were deleted before they were written.

@@ -21,6 +21,8 @@ use crate::capture::{self, DELETED, WHOLE};
 use crate::clocks::{self, LIFE, Lane, ROW};
 use crate::columns;
 use crate::constraints;
+use crate::options::TableOptions;
+use crate::policies;
 use crate::rekey::rekey;
 use crate::rows;
 use crate::shape::Shape;
@@ -101,14 +103,20 @@ fn care(conn: &Connection, entry: &Entry) -> Result<Care, TableError> {
         && let Some(table) = Table::read(conn, entry.id, &entry.name)?
         && capture::is_complete(conn, &table)?
     {
-        if columns::are_all_known(&table, &info) {
+        let has_policies = policies::refusal(conn, &info, &table.options)?.is_none();
+        if columns::are_all_known(&table, &info) && has_policies {
             return Ok(Care::Nothing);
         }
-        if obstacle(conn, &info)?.is_none() {
+        if has_policies && obstacle(conn, &info)?.is_none() {
             return Ok(Care::Columns(table));
         }
     }
+    let options = TableOptions::of(conn, entry.id)?;
     let obstacle = obstacle(conn, &info)?.map(|obstacle| obstacle.to_string());
+    let obstacle = match obstacle {
+        Some(obstacle) => Some(obstacle),
+        None => policies::refusal(conn, &info, &options)?.map(|refusal| refusal.to_string()),
+    };
     Ok(match obstacle {
         Some(_) if obstacle == entry.aside => Care::Nothing,
         Some(reason) => Care::Aside(reason),

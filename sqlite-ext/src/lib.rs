@@ -28,6 +28,7 @@ mod export;
 mod fold;
 mod functions;
 mod heal;
+mod joined;
 #[cfg(feature = "loadable")]
 mod loadable;
 mod mask;
@@ -37,6 +38,7 @@ mod origin;
 mod other;
 mod parked;
 mod placing;
+mod policies;
 mod quiet;
 mod rekey;
 mod rekeyed;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
+use syncline_crdt::Policy;
 
 use crate::table::TableInfo;
 
@@ -96,6 +97,16 @@ pub enum OptionsError {
         /// The option.
         option: &'static str,
     },
+    /// A column cannot have its policy.
+    #[error("`{column}` of `{table}` cannot have its policy: {reason}")]
+    Unfit {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// They name a column that is not there, or is part of the primary key.
     #[error("the options name `{column}`, and `{table}` has no such column outside its key")]
     NoColumn {
@@ -104,6 +115,22 @@ pub enum OptionsError {
         /// The column.
         column: String,
     },
+}
+
+impl ColumnPolicy {
+    /// Returns how the cells of such a column join; `None` if the last write wins.
+    pub(crate) fn joins(self) -> Option<Policy> {
+        Some(match self {
+            ColumnPolicy::Lww => return None,
+            ColumnPolicy::Counter => Policy::Counter,
+            ColumnPolicy::BoundedCounter { floor } => Policy::BoundedCounter { floor },
+            ColumnPolicy::Max => Policy::Max,
+            ColumnPolicy::Min => Policy::Min,
+            ColumnPolicy::Set => Policy::Set,
+            ColumnPolicy::Text => Policy::Text,
+            ColumnPolicy::Document => Policy::Document,
+        })
+    }
 }
 
 impl TableOptions {
@@ -135,6 +162,14 @@ impl TableOptions {
         self.columns.iter().find_map(named).unwrap_or_default()
     }
 
+    /// Returns how the columns join of which the last write does not win, by name in lower case.
+    pub(crate) fn joins(&self) -> BTreeMap<String, Policy> {
+        let joins = |(name, policy): (&String, &ColumnPolicy)| {
+            Some((name.to_ascii_lowercase(), policy.joins()?))
+        };
+        self.columns.iter().filter_map(joins).collect()
+    }
+
     /// Reads a tracked table's options.
     pub(crate) fn of(conn: &Connection, table_id: i64) -> Result<Self, OptionsError> {
         let options = "SELECT options FROM syncline_tables WHERE id = ?1";
@@ -161,9 +196,9 @@ impl TableOptions {
             });
         }
         // What is accepted here is promised to every replica.
-        let is_lww = |policy: &ColumnPolicy| *policy == ColumnPolicy::Lww;
-        let option = if !self.columns.values().all(is_lww) {
-            "columns"
+        let is_bounded = |policy| matches!(policy, &ColumnPolicy::BoundedCounter { .. });
+        let option = if self.columns.values().any(is_bounded) {
+            "bounded_counter"
         } else if !self.foreign_keys.is_empty() {
             "foreign_keys"
         } else {
@@ -204,10 +239,6 @@ mod tests {
         let info = TableInfo::read(&conn, "t").expect("a table");
         let info = info.expect("the table is there");
         for (text, words) in [
-            (
-                r#"{"columns":{"a":"counter"}}"#,
-                "`columns` of `t` is not held",
-            ),
             (
                 r#"{"foreign_keys":{"a":"park"}}"#,
                 "`foreign_keys` of `t` is not held",

@@ -11,6 +11,7 @@ use syncline_crdt::{SiteId, rekeyed};
 use crate::births;
 use crate::clocks::{self, Lane, ROW};
 use crate::constraints::{self, store};
+use crate::joined;
 use crate::rekeyed::{self, Rekeyed};
 use crate::table::{RowKey, Table};
 
@@ -265,6 +266,9 @@ impl<'a> Placing<'a> {
                 clocks::clear(self.conn, lane, &old, &old)?;
                 clocks::set(self.conn, lane, &new, &new, clock)?;
             }
+        }
+        if !self.table.joined.is_empty() {
+            joined::rename(self.conn, self.table.id, &old, &new)?;
         }
         self.moved.push((from, to));
         Ok(())

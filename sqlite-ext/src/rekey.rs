@@ -10,6 +10,7 @@ use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::constraints;
 use crate::constraints::store::{self, ParkedRow};
 use crate::heal::Entry;
+use crate::joined;
 use crate::rows::{key_from, native_key};
 use crate::shadow::{OWN, tick_seen};
 use crate::shape::Shape;
@@ -34,6 +35,9 @@ pub(crate) fn rekey(conn: &Connection, entry: &Entry, shape: &Shape) -> Result<(
     capture::end(conn, id)?;
     constraints::forget_rows(conn, id)?;
     conn.execute("DELETE FROM syncline_clocks WHERE table_id = ?1", [id])?;
+    if !former.goes_on {
+        joined::forget_lanes(conn, id, None)?;
+    }
     let set = "UPDATE syncline_tables SET shape = ?2, watermark = ?3, ceiling = ?3 WHERE id = ?1";
     conn.execute(set, (id, shape.to_text(), watermark::LEAST))?;
     for column in &shape.key {
@@ -45,6 +49,7 @@ pub(crate) fn rekey(conn: &Connection, entry: &Entry, shape: &Shape) -> Result<(
     };
     capture::begin(conn, &table)?;
     constraints::capture(conn, &table)?;
+    rename_joined(conn, &table)?;
     former.note_gone(conn, &table)?;
     former.set_lives(conn, &table)?;
     former.park(conn, &table)?;
@@ -54,6 +59,8 @@ pub(crate) fn rekey(conn: &Connection, entry: &Entry, shape: &Shape) -> Result<(
 /// What was known of a table's rows under its former key.
 #[derive(Default)]
 struct Former {
+    /// Whether the key has the same columns.
+    goes_on: bool,
     /// The keys of rows that lived, or whose deletion was noted.
     keys: Vec<Vec<Value>>,
     lives: Vec<(Vec<Value>, Clock)>,
@@ -63,7 +70,10 @@ struct Former {
 impl Former {
     fn read(conn: &Connection, id: i64, shape: &Shape) -> rusqlite::Result<Self> {
         let lane = |lane| Lane { table_id: id, lane };
-        let mut former = Former::default();
+        let mut former = Former {
+            goes_on: true,
+            ..Former::default()
+        };
         for place in store::places(conn, id)? {
             former.parked.extend(store::at(conn, id, &place)?);
         }
@@ -166,6 +176,23 @@ impl Former {
         }
         Ok(())
     }
+}
+
+/// Names joined cells by the keys that their rows have under the table's shape.
+fn rename_joined(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
+    for place in joined::keys(conn, table.id)? {
+        let key = store::unpacked(&place);
+        let named = match shown_key(conn, table, &key)? {
+            Some(shown) => Some(shown),
+            None => native_key(conn, table, &key)?,
+        };
+        match named.map(|key| table.life_key(&key)) {
+            Some(to) if to != place => joined::rename(conn, table.id, &place, &to)?,
+            Some(_) => {}
+            None => joined::forget(conn, table, &place, &place)?,
+        }
+    }
+    Ok(())
 }
 
 /// Returns the keys from `first` to `last`.

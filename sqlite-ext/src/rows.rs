@@ -4,7 +4,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Statement, p
 use syncline_crdt::{Value, unpack_key};
 
 use crate::shape::{Affinity, number};
-use crate::table::{KeyKind, RowKey, Table, canonical, list};
+use crate::table::{Column, KeyKind, RowKey, Table, canonical, list};
 use crate::value::{Bound, from_sqlite, quoted};
 
 /// Reads `count` values of a row from column `first` on.
@@ -23,7 +23,25 @@ pub(crate) fn for_each(
     (first, last): (&RowKey, &RowKey),
     mut each: impl FnMut(Option<i64>, Vec<Value>) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
-    let chosen = columns.iter().map(|at| quoted(&table.columns[*at].name));
+    let chosen = columns.iter().map(|at| &*table.columns[*at].name);
+    for_each_named(
+        conn,
+        table,
+        &chosen.collect::<Vec<_>>(),
+        (first, last),
+        &mut each,
+    )
+}
+
+/// Calls `each` as [`for_each`] does, with the columns of these names.
+pub(crate) fn for_each_named(
+    conn: &Connection,
+    table: &Table,
+    columns: &[&str],
+    (first, last): (&RowKey, &RowKey),
+    mut each: impl FnMut(Option<i64>, Vec<Value>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let chosen = columns.iter().map(|name| quoted(name));
     let fields = list(std::iter::once(table.key_list()).chain(chosen), ", ");
     let width = table.key_columns.len() + columns.len();
     let name = table.quoted();
@@ -61,14 +79,14 @@ pub(crate) fn for_each(
 /// Returns the statement that inserts a row with a key and some columns, in this order. Columns that
 /// nobody wrote yet get their default, and one without a default that must not be NULL gets an
 /// empty value; its clock says it is older than anything that arrives.
-pub(crate) fn insertion(table: &Table, columns: &[usize]) -> String {
-    let mut names: Vec<String> = table.key_columns.iter().map(|c| quoted(&c.name)).collect();
-    names.extend(columns.iter().map(|at| quoted(&table.columns[*at].name)));
+pub(crate) fn insertion(table: &Table, columns: &[&Column]) -> String {
+    let given = table.key_columns.iter().chain(columns.iter().copied());
+    let mut names: Vec<String> = given.map(|column| quoted(&column.name)).collect();
     let mut fields: Vec<String> = (1..=names.len()).map(|at| format!("?{at}")).collect();
-    if columns.len() < table.columns.len() {
-        for (at, column) in table.columns.iter().enumerate() {
+    if columns.len() < table.columns.len() + table.joined.len() {
+        for column in table.captured() {
             if let Some(placeholder) = column.placeholder
-                && !columns.contains(&at)
+                && !columns.iter().any(|given| given.lane == column.lane)
             {
                 names.push(quoted(&column.name));
                 fields.push(placeholder.to_owned());

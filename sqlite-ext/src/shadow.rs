@@ -5,7 +5,7 @@ use std::cell::Cell;
 use rusqlite::{Connection, ErrorCode, params};
 use syncline_crdt::{Hlc, SiteId, Stamp, VersionVector};
 
-use crate::{constraints, heal};
+use crate::{constraints, heal, joined, policies};
 
 /// The version of the shadow tables; `docs/storage.md` describes it.
 const FORMAT: i64 = 1;
@@ -109,6 +109,8 @@ pub fn prepare(conn: &Connection) -> Result<(), OpenError> {
     in_savepoint(conn, || {
         conn.execute_batch(TABLES)?;
         conn.execute_batch(constraints::store::TABLES)?;
+        conn.execute_batch(joined::TABLES)?;
+        conn.execute_batch(policies::VIEW)?;
         let format = "INSERT INTO syncline_meta(key, value) VALUES('format', ?1), ('clock', 0)";
         conn.execute(format, [FORMAT])?;
         heal::set_canary(conn)?;

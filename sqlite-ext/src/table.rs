@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension};
-use syncline_crdt::{Value, pack_key};
+use syncline_crdt::{Policy, Value, pack_key};
 
 use crate::options::{Ids, OptionsError, TableOptions};
 pub(crate) use crate::shape::KeyKind;
@@ -26,6 +26,13 @@ pub(crate) struct Column {
     pub(crate) strict: Option<StrictType>,
 }
 
+/// A column whose cells join instead of replacing each other.
+#[derive(Clone, Debug)]
+pub(crate) struct JoinedColumn {
+    pub(crate) column: Column,
+    pub(crate) policy: Policy,
+}
+
 /// A tracked table.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
@@ -34,8 +41,10 @@ pub(crate) struct Table {
     pub(crate) kind: KeyKind,
     /// The primary key's columns, in the key's order.
     pub(crate) key_columns: Vec<Column>,
-    /// The other columns that are stored, in the table's order.
+    /// The other columns that are stored and hold what was written last, in the table's order.
     pub(crate) columns: Vec<Column>,
+    /// The columns whose cells join, in the table's order.
+    pub(crate) joined: Vec<JoinedColumn>,
     /// The name under which the rowid can be read, where there is one.
     pub(crate) rowid: String,
     /// What its clocks rely on.
@@ -183,7 +192,14 @@ impl Table {
             let lane = lanes.get(&column.name.to_ascii_lowercase())?;
             Some(column.tracked(*lane, info.is_strict))
         };
-        let columns = info.stored_columns().filter_map(tracked).collect();
+        let options = TableOptions::of(conn, id)?;
+        let (mut columns, mut joined) = (Vec::new(), Vec::new());
+        for column in info.stored_columns().filter_map(tracked) {
+            match options.policy(&column.name).joins() {
+                Some(policy) => joined.push(JoinedColumn { column, policy }),
+                None => columns.push(column),
+            }
+        }
         let key_columns = info
             .key_columns()
             .into_iter()
@@ -203,9 +219,10 @@ impl Table {
             kind,
             key_columns,
             columns,
+            joined,
             rowid,
             shape,
-            options: TableOptions::of(conn, id)?,
+            options,
         }))
     }
 
@@ -252,6 +269,12 @@ impl Table {
     pub(crate) fn has_key(&self, columns: &[String]) -> bool {
         let same = |(a, b): (&Column, &String)| a.name.eq_ignore_ascii_case(b);
         self.key_columns.len() == columns.len() && self.key_columns.iter().zip(columns).all(same)
+    }
+
+    /// Returns all columns beside the key whose writes are captured.
+    pub(crate) fn captured(&self) -> impl Iterator<Item = &Column> {
+        let joined = self.joined.iter().map(|joined| &joined.column);
+        self.columns.iter().chain(joined)
     }
 
     /// Returns the name of the table that takes up what the triggers see.

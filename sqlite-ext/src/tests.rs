@@ -18,6 +18,7 @@ mod guarded;
 mod kills;
 mod looking;
 mod mutations;
+mod policies;
 mod rivals;
 mod shapes;
 mod unique;

@@ -11,9 +11,11 @@ use crate::constraints;
 use crate::crsql;
 use crate::fold::{FoldError, fold};
 use crate::heal;
+use crate::joined;
 use crate::options::{OptionsError, TableOptions};
 use crate::origin;
 use crate::parked;
+use crate::policies;
 use crate::rows::key_from;
 use crate::shadow::{
     OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, tick_oldest, version_from,
@@ -148,7 +150,7 @@ pub fn track(
         // What else changed in the schema is the next fold's to notice.
         let is_known = !heal::is_needed(conn)? && !constraints::is_outdated(conn)?;
         let next = |conn: &Connection| Ok(tick(conn, now_unix_ms)?.version);
-        let tracked = begin(conn, name, options, (&next, now_unix_ms))?;
+        let tracked = begin(conn, name, options, (Origin::Here, &next, now_unix_ms))?;
         if is_known {
             constraints::note_schema(conn)?;
             heal::note_checked(conn)?;
@@ -165,17 +167,25 @@ pub(crate) fn adopt(
     name: &str,
     options: &TableOptions,
 ) -> Result<Tracked, TrackError> {
-    begin(conn, name, options, (&tick_oldest, 0))
+    begin(conn, name, options, (Origin::Peer, &tick_oldest, 0))
 }
 
 /// Gives the next version to what is written by tracking.
 type NextVersion<'a> = dyn Fn(&Connection) -> rusqlite::Result<Hlc> + 'a;
 
+/// Who tracked a table first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Here,
+    /// What a peer has of the same cells is merged before those here count.
+    Peer,
+}
+
 fn begin(
     conn: &Connection,
     name: &str,
     options: &TableOptions,
-    (next, now_unix_ms): (&NextVersion<'_>, u64),
+    (origin, next, now_unix_ms): (Origin, &NextVersion<'_>, u64),
 ) -> Result<Tracked, TrackError> {
     prepare(conn)?;
     in_savepoint(conn, || {
@@ -212,6 +222,9 @@ fn begin(
         if table.is_counted() && rows_count > 0 {
             origin::give(conn, &table)?;
         }
+        if origin == Origin::Here {
+            joined::fill(conn, &table)?;
+        }
         parked::replay(conn, &table.name, Past::default())?;
         Ok(Tracked::Begun { rows_count })
     })
@@ -247,6 +260,7 @@ pub(crate) fn register(
     options: &TableOptions,
     tracked: Clock,
 ) -> Result<Table, TrackError> {
+    policies::check(conn, info, options)?;
     // A table that was dropped and made anew leaves its old shadow behind.
     let add = "INSERT INTO syncline_tables
         (name, site, version, watermark, ceiling, options, shape)
@@ -452,6 +466,7 @@ pub(crate) fn forget(conn: &Connection, id: i64) -> rusqlite::Result<()> {
     capture::end(conn, id)?;
     untracked::forget(conn, id)?;
     constraints::forget(conn, id)?;
+    joined::forget_lanes(conn, id, None)?;
     for shadow in [
         "syncline_clocks",
         "syncline_columns",
@@ -486,6 +501,8 @@ pub fn leave(conn: &Connection) -> Result<(), TrackError> {
         conn.flush_prepared_statement_cache();
         crsql::leave(conn)?;
         conn.execute_batch(constraints::store::DROP)?;
+        conn.execute_batch(policies::DROP)?;
+        conn.execute_batch(joined::DROP)?;
         conn.execute_batch(
             "DROP TABLE syncline_gone; DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;
              DROP TABLE syncline_parked; DROP TABLE syncline_rekeyed;

@@ -15,6 +15,7 @@ use crate::collect::Past;
 use crate::columns;
 use crate::constraints;
 use crate::fold::{FoldError, fold};
+use crate::joined;
 use crate::mask;
 use crate::parked;
 use crate::quiet::Quiet;
@@ -40,7 +41,7 @@ pub(crate) fn keep(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     let place = (table.kind == KeyKind::Rowid).then(|| format!("{} AS place", table.rowid));
     let keys = table.key_columns.iter().enumerate();
     let keys = keys.map(|(at, column)| format!("{} AS k{at}", quoted(&column.name)));
-    let cells = table.columns.iter();
+    let cells = table.captured();
     let cells = cells.map(|column| format!("{} AS c{}", quoted(&column.name), column.lane));
     let fields = list(place.into_iter().chain(keys).chain(cells), ", ");
     conn.execute_batch(&format!(
@@ -123,6 +124,7 @@ pub(crate) fn drop_gone(conn: &Connection, table: &Table) -> rusqlite::Result<Ve
         };
         let life_key = table.life_key(&key);
         let place = rows::place(conn, table, &key)?;
+        joined::forget(conn, table, &life_key, &life_key)?;
         conn.execute(&delete, params_from_iter(key.iter().map(Bound)))?;
         let lanes = table.columns.iter().map(|column| column.lane);
         for lane in [LIFE, ROW].into_iter().chain(lanes) {
@@ -187,7 +189,7 @@ fn note_differences(conn: &Connection, table: &Table) -> Result<(), TableError> 
     let mut kept = conn.prepare(kept)?;
     for (word, mask) in capture::masks(table).iter().enumerate() {
         let mut bits = Vec::new();
-        for column in &table.columns {
+        for column in table.captured() {
             let (of_word, bit) = mask::place(column.lane);
             if of_word == word && kept.exists((&copy, format!("c{}", column.lane)))? {
                 bits.push(format!(

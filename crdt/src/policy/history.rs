@@ -38,6 +38,7 @@ pub struct History {
     /// Edits that came before others which they build on.
     waiting: Vec<Change>,
     shown: String,
+    token: [u8; 16],
 }
 
 impl History {
@@ -65,17 +66,24 @@ impl History {
             origin,
             waiting: Vec::new(),
             shown: String::new(),
+            token: [0; 16],
         }
     }
 
     /// Reads what [`History::save`] returned, with the deltas that were joined since, one after
-    /// the other.
+    /// the other, and the history's token.
     ///
     /// # Errors
     ///
     /// [`DeltaError`] if it is something else.
-    pub fn load(policy: Policy, saved: &[u8], tail: &[u8]) -> Result<Self, DeltaError> {
+    pub fn load(
+        policy: Policy,
+        token: [u8; 16],
+        saved: &[u8],
+        tail: &[u8],
+    ) -> Result<Self, DeltaError> {
         let mut history = History::new(policy);
+        history.token = token;
         guarded(|| {
             if !saved.is_empty() {
                 let options = LoadOptions::new().text_encoding(ENCODING);
@@ -94,6 +102,46 @@ impl History {
             put_bytes(&mut tail, change.raw_bytes());
         }
         (self.doc.save(), tail)
+    }
+
+    /// Returns a name for what the history holds here: the hash of all that was joined to it, in
+    /// order. Where two are equal, one history may stand for the other.
+    pub fn token(&self) -> [u8; 16] {
+        self.token
+    }
+
+    fn advance(&mut self, delta: &[u8]) {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.token).update(delta);
+        self.token
+            .copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    }
+
+    /// Returns a site's edits after one version and up to another from deltas alone, as
+    /// [`History::changes_of`] does from a whole history.
+    ///
+    /// # Errors
+    ///
+    /// [`DeltaError`] if these are no deltas.
+    pub fn changes_in(
+        deltas: &[u8],
+        site: SiteId,
+        after: Hlc,
+        until: Hlc,
+    ) -> Result<Vec<u8>, DeltaError> {
+        let (actor, span) = (actor(site), span(after, until));
+        let mut pieces = Vec::new();
+        for change in changes(deltas)? {
+            if *change.actor_id() == actor && span.contains(&change.timestamp()) {
+                put_bytes(&mut pieces, change.raw_bytes());
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// Returns what the cell is.
+    pub fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// Whether nobody wrote it.
@@ -142,6 +190,7 @@ impl History {
         let change = change.expect("the edit was just made");
         let mut delta = Vec::new();
         put_bytes(&mut delta, change.raw_bytes());
+        self.advance(&delta);
         Ok(Some(delta))
     }
 
@@ -171,6 +220,7 @@ impl History {
             }
             let is_news = self.take_in(changes)?;
             if is_news {
+                self.advance(delta);
                 self.render();
             }
             Ok(is_news)
@@ -180,18 +230,16 @@ impl History {
     /// Returns a site's edits after one version and up to another, in pieces; empty if there are
     /// none.
     pub fn changes_of(&self, site: SiteId, after: Hlc, until: Hlc) -> Vec<u8> {
-        let actor = actor(site);
-        let (after, until) = (after.to_bits().cast_signed(), until.to_bits().cast_signed());
-        let in_window = |time: i64| time > after && time <= until;
+        let (actor, span) = (actor(site), span(after, until));
         let all = self.doc.get_changes_meta(&[]);
         let chosen = all
             .iter()
-            .filter(|change| *change.actor == actor && in_window(change.timestamp))
+            .filter(|change| *change.actor == actor && span.contains(&change.timestamp))
             .map(|change| change.hash);
         let mut pieces = Vec::new();
         self.put_pieces(&mut pieces, &chosen.collect::<Vec<_>>());
         for change in &self.waiting {
-            if *change.actor_id() == actor && in_window(change.timestamp()) {
+            if *change.actor_id() == actor && span.contains(&change.timestamp()) {
                 put_bytes(&mut pieces, change.raw_bytes());
             }
         }
@@ -332,6 +380,11 @@ pub(super) const ENCODING: TextEncoding = TextEncoding::Utf8CodeUnit;
 pub(super) type Edit<'a> = Transaction<'a>;
 
 const NO_TEXT: &str = "a text's history begins with a text";
+
+/// Returns the times of the edits after one version and up to another.
+fn span(after: Hlc, until: Hlc) -> std::ops::RangeInclusive<i64> {
+    after.to_bits().cast_signed() + 1..=until.to_bits().cast_signed()
+}
 
 fn actor(site: SiteId) -> ActorId {
     ActorId::from(site.0)

@@ -195,7 +195,7 @@ proptest! {
                 if at == shuffled.len() / 2 {
                     let saved;
                     (saved, tail) = found.save();
-                    found = History::load(policy, &saved, &tail).expect("it was saved");
+                    found = History::load(policy, [1; 16], &saved, &tail).expect("it was saved");
                 }
             }
             prop_assert_eq!(found.shown(), expected.shown());
@@ -264,7 +264,7 @@ proptest! {
             let mut other = History::new(policy);
             if other.join(stamp(1, 1), &delta).is_ok() {
                 let (saved, tail) = other.save();
-                let again = History::load(policy, &saved, &tail).expect("it was saved");
+                let again = History::load(policy, [1; 16], &saved, &tail).expect("it was saved");
                 prop_assert_eq!(again.shown(), other.shown());
             }
         }
@@ -455,4 +455,34 @@ fn fields_of_a_document_merge_and_words_are_replaced_whole() {
         shown.contains("closed") || shown.contains("done"),
         "{shown}"
     );
+}
+
+#[test]
+fn deltas_alone_say_what_a_site_added_in_a_span() {
+    let mut a = History::new(Policy::Text);
+    let mut deltas = Vec::new();
+    for (version, text) in [(1, "a"), (2, "ab"), (3, "abc")] {
+        let delta = a.edit(stamp(version, 1), &Value::text(text)).expect("edit");
+        deltas.extend(delta.expect("news"));
+    }
+    let (after, until) = (stamp(1, 1).version, stamp(2, 1).version);
+    let found = History::changes_in(&deltas, site(1), after, until).expect("deltas");
+    assert_eq!(found, a.changes_of(site(1), after, until));
+    assert!(!found.is_empty() && found.len() < deltas.len());
+    let none = History::changes_in(&deltas, site(2), Hlc::ZERO, Hlc::MAX).expect("deltas");
+    assert!(none.is_empty());
+}
+
+#[test]
+fn a_token_names_what_a_history_holds() {
+    let mut a = History::new(Policy::Text);
+    let before = a.token();
+    let delta = a.edit(stamp(1, 1), &Value::text("one")).expect("edit");
+    let delta = delta.expect("news");
+    assert_ne!(a.token(), before);
+    let mut b = History::new(Policy::Text);
+    b.join(stamp(1, 1), &delta).expect("joined");
+    assert_eq!(a.token(), b.token());
+    b.join(stamp(1, 1), &delta).expect("joined");
+    assert_eq!(a.token(), b.token());
 }

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod counted;
+mod joining;
 mod rejoin;
 
 pub(super) use rejoin::sweep;
@@ -31,6 +32,8 @@ pub(super) struct Merging<'a> {
     table: &'a Table,
     /// For each column of the changes, which column of the table it is.
     columns: Vec<Option<usize>>,
+    /// The names of the columns of the changes.
+    names: Vec<String>,
     /// Whether a column lane has entries, so that most lookups can be left out.
     used: Vec<bool>,
     lives: bool,
@@ -112,6 +115,7 @@ impl<'a> Merging<'a> {
             conn,
             table,
             columns: changes.columns.iter().map(find).collect(),
+            names: changes.columns.clone(),
             used: table.columns.iter().map(used).collect::<Result<_, _>>()?,
             lives: births::has_lives(conn, table)?,
             past,
@@ -143,6 +147,10 @@ impl<'a> Merging<'a> {
         sites: &mut Sites,
     ) -> Result<(), ImportError> {
         let key_count = self.table.key_columns.len();
+        if let (GroupKind::Deltas, [column]) = (group.kind, &group.columns[..]) {
+            let name = self.names[*column].clone();
+            return self.deltas(group, (&name, site), sites);
+        }
         let known = |(at, column): (usize, &usize)| Some((key_count + at, self.columns[*column]?));
         let columns: Vec<_> = group.columns.iter().enumerate().filter_map(known).collect();
         if columns.len() < group.columns.len() {
@@ -162,15 +170,10 @@ impl<'a> Merging<'a> {
             if self.past.rejoin.is_some() {
                 self.rejoin(&mut met, (group, cells.born), sites)?;
             }
-            let local = match (&met.life, &met.place) {
-                (Some(life), _) => length(life),
-                (None, Some(_)) => CausalLength::FIRST,
-                (None, None) => CausalLength::UNKNOWN,
-            };
-            if self.past.is_over(group, local) {
+            let Some(outcome) = self.outcome(&met, group) else {
                 continue;
-            }
-            match merge_life(local, group.causal_length) {
+            };
+            match outcome {
                 LifeOutcome::Past => {}
                 LifeOutcome::Ends => self.end(&met, &cells)?,
                 LifeOutcome::Begins => self.begin(&mut met, &cells)?,
@@ -182,6 +185,19 @@ impl<'a> Merging<'a> {
         }
         self.store_fresh()?;
         Ok(())
+    }
+
+    /// Returns what a group's causal length means for a row; `None` if the row is forgotten.
+    fn outcome(&self, met: &Met<'_>, group: &Group) -> Option<LifeOutcome> {
+        let local = match (&met.life, &met.place) {
+            (Some(life), _) => length(life),
+            (None, Some(_)) => CausalLength::FIRST,
+            (None, None) => CausalLength::UNKNOWN,
+        };
+        if self.past.is_over(group, local) {
+            return None;
+        }
+        Some(merge_life(local, group.causal_length))
     }
 
     fn meet<'v>(
@@ -403,7 +419,7 @@ impl<'a> Merging<'a> {
     ) -> rusqlite::Result<RowKey> {
         let cells = winners
             .iter()
-            .map(|(at, column)| (*column, &met.values[*at]));
+            .map(|(at, column)| (&self.table.columns[*column], &met.values[*at]));
         if met.is_parked {
             self.guard.update(place, cells)?;
             return Ok(place.clone());
@@ -441,7 +457,9 @@ impl<'a> Merging<'a> {
 
     /// Inserts a row and returns its place: it is parked if a unique index stands against it.
     fn insert(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> rusqlite::Result<RowKey> {
-        let known: Vec<usize> = cells.columns.iter().map(|(_, column)| *column).collect();
+        let columns = &self.table.columns;
+        let known = cells.columns.iter().map(|(_, column)| &columns[*column]);
+        let known: Vec<_> = known.collect();
         let insert = rows::insertion(self.table, &known);
         let given = cells.columns.iter().map(|(at, _)| &met.values[*at]);
         let mut statement = self.conn.prepare_cached(&insert)?;
@@ -464,6 +482,7 @@ impl<'a> Merging<'a> {
             return Ok(());
         };
         self.store_fresh()?;
+        self.forget_joined(met)?;
         if met.is_parked {
             self.guard.remove(place)?;
         } else {

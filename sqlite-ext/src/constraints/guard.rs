@@ -105,14 +105,13 @@ impl<'a> Guard<'a> {
     pub(crate) fn update<'v>(
         &self,
         place: &RowKey,
-        cells: impl Iterator<Item = (usize, &'v Value)>,
+        cells: impl Iterator<Item = (&'v Column, &'v Value)>,
     ) -> rusqlite::Result<()> {
         let Some(mut row) = store::at(self.conn, self.table.id, place)? else {
             return Ok(());
         };
-        let columns = &self.table.columns;
         row.cells
-            .extend(cells.map(|(column, value)| (columns[column].lane, value.clone())));
+            .extend(cells.map(|(column, value)| (column.lane, value.clone())));
         store::put(self.conn, self.table, &row)?;
         Ok(())
     }

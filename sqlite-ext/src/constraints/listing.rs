@@ -56,10 +56,7 @@ pub(super) fn note(
 
 fn row_json(table: &Table, row: &ParkedRow) -> String {
     let key = table.key_columns.iter().zip(row.key.clone());
-    let cells = table
-        .columns
-        .iter()
-        .map(|column| (column, row.cell(column)));
+    let cells = table.captured().map(|column| (column, row.cell(column)));
     object(key.chain(cells))
 }
 

@@ -6,7 +6,7 @@ use syncline_crdt::Value;
 
 use super::store::ParkedRow;
 use crate::rows::{self, key_from};
-use crate::table::{Table, list};
+use crate::table::{Column, Table, list};
 use crate::value::{Bound, quoted};
 
 /// An empty copy of one table.
@@ -36,18 +36,18 @@ impl Scratch {
             .prepare_cached(&format!("DELETE FROM main.{name}"))?
             .execute([])?;
         insert(&self.conn, table, row)?;
-        let fields = table.columns.iter().map(|column| quoted(&column.name));
+        let fields = table.captured().map(|column| quoted(&column.name));
         let fields = list(std::iter::once(table.key_list()).chain(fields), ", ");
         let key_count = table.key_columns.len();
         let mut statement = self
             .conn
             .prepare_cached(&format!("SELECT {fields} FROM main.{name}"))?;
         let values = statement.query_one([], |found| {
-            key_from(found, 0, key_count + table.columns.len())
+            key_from(found, 0, key_count + table.captured().count())
         })?;
         let mut values = values.into_iter();
         row.key = values.by_ref().take(key_count).collect();
-        let lanes = table.columns.iter().map(|column| column.lane);
+        let lanes = table.captured().map(|column| column.lane);
         row.cells.extend(lanes.zip(values));
         Ok(())
     }
@@ -55,10 +55,9 @@ impl Scratch {
 
 /// Inserts a parked row into the table itself, or into its copy.
 pub(super) fn insert(conn: &Connection, table: &Table, row: &ParkedRow) -> rusqlite::Result<()> {
-    let lanes = table.columns.iter().map(|column| column.lane);
-    let known = lanes.enumerate();
-    let known = known.filter_map(|(at, lane)| Some((at, row.cells.get(&lane)?)));
-    let (columns, cells): (Vec<usize>, Vec<&Value>) = known.unzip();
+    let known = table.captured();
+    let known = known.filter_map(|column| Some((column, row.cells.get(&column.lane)?)));
+    let (columns, cells): (Vec<&Column>, Vec<&Value>) = known.unzip();
     let insert = rows::insertion(table, &columns);
     let values = row.key.iter().chain(cells);
     conn.prepare_cached(&insert)?

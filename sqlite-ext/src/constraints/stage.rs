@@ -237,23 +237,17 @@ pub(crate) fn hide(
     let Some(shown_at) = rows::place(conn, table, key)? else {
         return Ok(None);
     };
-    let columns: Vec<usize> = (0..table.columns.len()).collect();
+    let names: Vec<&str> = table.captured().map(|column| &*column.name).collect();
     let mut row = None;
-    rows::for_each(
-        conn,
-        table,
-        &columns,
-        (&shown_at, &shown_at),
-        |_, values| {
-            let (key, cells) = values.split_at(table.key_columns.len());
-            let lanes = table.columns.iter().map(|column| column.lane);
-            row = Some(ParkedRow {
-                key: key.to_vec(),
-                cells: lanes.zip(cells.iter().cloned()).collect(),
-            });
-            Ok(())
-        },
-    )?;
+    rows::for_each_named(conn, table, &names, (&shown_at, &shown_at), |_, values| {
+        let (key, cells) = values.split_at(table.key_columns.len());
+        let lanes = table.captured().map(|column| column.lane);
+        row = Some(ParkedRow {
+            key: key.to_vec(),
+            cells: lanes.zip(cells.iter().cloned()).collect(),
+        });
+        Ok(())
+    })?;
     let Some(row) = row else { return Ok(None) };
     let (name, condition) = (table.quoted(), table.key_condition(1));
     conn.prepare_cached(&format!("DELETE FROM main.{name} WHERE {condition}"))?

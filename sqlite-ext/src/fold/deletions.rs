@@ -4,6 +4,7 @@ use syncline_crdt::CausalLength;
 
 use super::{Folding, Notes, length};
 use crate::clocks::{self, Clock, LIFE, ROW, runs};
+use crate::joined;
 use crate::rows::{self, Lookup};
 use crate::shadow::OWN;
 use crate::table::{KeyKind, RowKey};
@@ -31,6 +32,11 @@ impl Folding<'_> {
         for keys in [&mut left, &mut gone] {
             keys.sort_unstable();
             keys.dedup();
+        }
+        if !self.table.joined.is_empty() {
+            for (first, last) in runs(&gone) {
+                joined::forget(self.conn, self.table, first, last)?;
+            }
         }
         let gone = self.told(gone)?;
         // A rowid may be taken by another row since; its notes say what was written there.

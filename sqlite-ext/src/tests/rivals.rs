@@ -31,6 +31,35 @@ fn the_last_write_wins_over_more_writes() {
     }
 }
 
+/// A replica of one table whose column has a policy, and another with its past.
+fn pair_joining(schema: &str, column: &str, policy: &str) -> [Replica; 2] {
+    let a = replica(schema, &[]);
+    let options = format!(r#"{{"columns":{{"{column}":{policy}}}}}"#);
+    let options = TableOptions::parse(&options).expect("these are options");
+    track(&a.conn, "t", &options, NOW).expect("the table is tracked");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    [a, b]
+}
+
+#[test]
+fn increments_made_apart_all_count() {
+    let [mut a, mut b] = pair_joining(
+        "CREATE TABLE t(id TEXT PRIMARY KEY, v INTEGER); INSERT INTO t VALUES('x', 0)",
+        "v",
+        r#""counter""#,
+    );
+    for _ in 0..3 {
+        a.run("UPDATE t SET v = v + 1");
+        b.run("UPDATE t SET v = v + 1");
+    }
+    let mut both = [a, b];
+    converge(&mut both);
+    for replica in &both {
+        assert_eq!(replica.rows("SELECT v FROM t"), ["6"]);
+    }
+}
+
 #[test]
 fn a_deletion_wins_over_an_update_and_both_sides_agree() {
     let [mut a, mut b] = pair(

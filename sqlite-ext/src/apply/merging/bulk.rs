@@ -137,7 +137,9 @@ impl<'a> Merging<'a> {
     ) -> Result<(), ImportError> {
         let key_count = self.table.key_columns.len();
         let known: Vec<usize> = cells.columns.iter().map(|(_, column)| *column).collect();
-        let insert = rows::insertion(self.table, &known);
+        let columns = &self.table.columns;
+        let named: Vec<_> = known.iter().map(|column| &columns[*column]).collect();
+        let insert = rows::insertion(self.table, &named);
         let mut statement = self.conn.prepare_cached(&insert)?;
         let mut places = Vec::with_capacity(new.len());
         for values in new {
