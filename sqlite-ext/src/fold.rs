@@ -150,6 +150,9 @@ fn has_work(conn: &Connection) -> Result<bool, FoldError> {
     if heal::is_needed(conn)? || constraints::is_outdated(conn)? {
         return Ok(true);
     }
+    if let Some(is_waiting) = heal::is_anything_waiting(conn)? {
+        return Ok(is_waiting);
+    }
     for table in Table::all(conn)? {
         let any = format!("SELECT 1 FROM {} LIMIT 1", table.pending());
         if conn.prepare_cached(&any)?.exists([])? || watermark::is_passed(conn, &table)? {

@@ -28,10 +28,14 @@ use crate::rows;
 use crate::shape::Shape;
 use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo, list};
 use crate::untracked::{self, UNTRACKED};
+use crate::watermark;
 use syncline_crdt::{Value, unpack_key};
 
 /// The canary's rowid: far above what loading a dump gives a table's only row.
 const CANARY: i64 = 1 << 40;
+
+/// The most tables that one expression asks: SQLite nests a thousand terms at most, two for each.
+const WAITING_TABLES_MAX: usize = 400;
 
 /// Puts the canary into its place.
 pub(crate) fn set_canary(conn: &Connection) -> rusqlite::Result<()> {
@@ -211,13 +215,47 @@ pub(crate) fn is_checked(conn: &Connection) -> rusqlite::Result<bool> {
 
 /// Notes that all tables are as they should be: they were when a transaction began that changed the
 /// schema only as Syncline does.
-pub(crate) fn note_checked(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn note_checked(conn: &Connection) -> Result<(), TableError> {
     if !is_checked(conn)? {
-        let checked = "INSERT OR REPLACE INTO syncline_meta(key, value) VALUES('mended', ?1)";
+        let checked = "INSERT OR REPLACE INTO syncline_meta(key, value)
+            VALUES('mended', ?1), ('waiting', ?2)";
         conn.prepare_cached(checked)?
-            .execute([schema_version(conn)?])?;
+            .execute((schema_version(conn)?, waiting(conn)?))?;
     }
     Ok(())
+}
+
+/// Returns the expression that says whether any table has writes to fold; `None` where it would be
+/// longer than SQLite takes.
+fn waiting(conn: &Connection) -> Result<Option<String>, TableError> {
+    let tables = Table::all(conn)?;
+    let waiting = tables.iter().map(|table| {
+        let noted = format!("EXISTS(SELECT 1 FROM main.{})", table.pending());
+        let passed = watermark::above(table, "1");
+        passed.map_or(noted.clone(), |passed| {
+            format!("{noted} OR EXISTS({passed})")
+        })
+    });
+    let waiting = list(waiting.chain(["0".to_owned()]), " OR ");
+    Ok((tables.len() < WAITING_TABLES_MAX).then_some(waiting))
+}
+
+/// Whether any table has writes to fold, as far as that is known without reading the definitions of
+/// all tables: where these are as they were checked.
+pub(crate) fn is_anything_waiting(conn: &Connection) -> rusqlite::Result<Option<bool>> {
+    let waiting = "SELECT value FROM syncline_meta WHERE key = 'waiting'";
+    let waiting: Option<Option<String>> = conn
+        .prepare_cached(waiting)?
+        .query_one([], |row| row.get(0))
+        .optional()?;
+    match waiting.flatten() {
+        Some(waiting) if is_checked(conn)? => {
+            let select = format!("SELECT {waiting}");
+            let mut statement = conn.prepare_cached(&select)?;
+            Ok(Some(statement.query_one([], |row| row.get(0))?))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Runs `how` on a table that is as it should be, with all its columns.
@@ -242,15 +280,16 @@ pub(crate) fn schema_version(conn: &Connection) -> rusqlite::Result<i64> {
 
 /// Notes that nothing had to be done at this version of the schema, so that looking again costs
 /// nothing while it stays. Where that cannot be written, looking again is all it costs.
-pub(crate) fn note_looked_at(conn: &Connection, version: i64) -> rusqlite::Result<()> {
+pub(crate) fn note_looked_at(conn: &Connection, version: i64) -> Result<(), TableError> {
     if checked_schema_version(conn)? == version || !conn.is_autocommit() {
         return Ok(());
     }
     let note = "INSERT OR REPLACE INTO syncline_meta(key, value)
-        VALUES('mended', ?1), ('schema', ?1)";
-    match conn.prepare_cached(note)?.execute([version]) {
+        VALUES('mended', ?1), ('schema', ?1), ('waiting', ?2)";
+    let waiting = waiting(conn)?;
+    match conn.prepare_cached(note)?.execute((version, waiting)) {
         Err(error) if is_hindered(&error) => Ok(()),
-        done => done.map(|_| ()),
+        done => Ok(done.map(|_| ())?),
     }
 }
 

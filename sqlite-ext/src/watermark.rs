@@ -104,7 +104,7 @@ pub(crate) fn condition(table: &Table, ceiling: Option<i64>) -> Option<String> {
 }
 
 /// Returns the query of the rows above the watermark; `None` for a table without rowids.
-fn above(table: &Table, fields: &str) -> Option<String> {
+pub(crate) fn above(table: &Table, fields: &str) -> Option<String> {
     let (id, name, rowid) = (table.id, table.quoted(), &table.rowid);
     let watermark = format!("SELECT watermark FROM syncline_tables WHERE id = {id}");
     (table.kind != KeyKind::Packed)
