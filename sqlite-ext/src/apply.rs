@@ -3,7 +3,7 @@
 mod fitting;
 mod merging;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 use syncline_crdt::{
@@ -17,9 +17,10 @@ use crate::constraints::{self, Touched};
 use crate::options::{Ids, OptionsError, TableOptions};
 use crate::placing::Placing;
 use crate::quiet::Quiet;
+use crate::renames::Renames;
 use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
-use crate::table::{Table, TableInfo};
+use crate::table::{RowKey, Table, TableInfo};
 use crate::track::{self, TrackError};
 use crate::{FoldError, TableError, fold, heal, joined, parked, untracked, watermark};
 use fitting::{Fitted, fit};
@@ -96,7 +97,7 @@ pub enum ImportError {
         /// Whose change.
         site: SiteId,
     },
-    /// Its cells join, or refer to rows by origin, by options that this program does not hold to.
+    /// Its cells join, by a policy that this replica does not have for it.
     #[error(
         "`{table}` was tracked with options that this program does not hold to: update Syncline \
          here"
@@ -261,13 +262,6 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
             table: name.clone(),
         });
     }
-    let asks_more = |group: &Group| !group.parents.is_empty();
-    let mut tables = changeset.tables.iter();
-    if let Some(table) = tables.find(|table| table.groups.iter().any(asks_more)) {
-        return Err(ImportError::NotHeld {
-            table: table.name.clone(),
-        });
-    }
     for table in &changeset.tables {
         // Each birth and each death takes a time of its own, so they cannot be more than the times
         // there were. A peer that could name any number would use the counter up, and the row could
@@ -375,7 +369,14 @@ fn take_stamp(conn: &Connection, schema: &TableSchema, id: i64) -> Result<(), Im
     track::set_origin(conn, id, schema.origin)?;
     if let Some(table) = Table::read(conn, id, &schema.name)?.filter(Table::is_counted) {
         let _quiet = Quiet::begin(conn)?;
-        Placing::new(conn, &table).arrange_all()?;
+        let mut placing = Placing::new(conn, &table);
+        placing.arrange_all()?;
+        let mut renames = Renames::default();
+        renames.of(id).note_all(&placing.moved);
+        let mut touched = renames.apply(conn)?;
+        let ids = placing.moved.iter().flat_map(|(from, to)| [*from, *to]);
+        touched.add(id, ids.map(RowKey::Rowid).collect());
+        constraints::settle(conn, &touched)?;
     }
     Ok(())
 }
@@ -391,7 +392,8 @@ pub(crate) fn merge_tables(
     let mut sites = Sites::load(conn)?;
     let mut changed_count = 0;
     let mut touched = Touched::default();
-    for changes in tables {
+    let mut renames = Renames::default();
+    for changes in parents_first(conn, tables)? {
         let table = Table::named(conn, &changes.name)?;
         // A key of other columns names other rows: they wait until the table has that key.
         let Some(table) = table.filter(|table| table.has_key(&changes.key_columns)) else {
@@ -411,7 +413,7 @@ pub(crate) fn merge_tables(
         }
         watermark::settle(conn, &table)?;
         let Fitted { changes, unfit } = fit(conn, &table, changes)?;
-        let mut merging = Merging::new(conn, &table, &changes, past)?;
+        let mut merging = Merging::new(conn, &table, &changes, past, &mut renames)?;
         for group in &changes.groups {
             let site = sites.ordinal(conn, group.stamp.site)?;
             merging.group(group, site, &mut sites)?;
@@ -433,7 +435,42 @@ pub(crate) fn merge_tables(
             }
         }
     }
+    touched.join(renames.apply(conn)?);
     Ok(changed_count + constraints::settle(conn, &touched)?)
+}
+
+/// Returns tables after those that they refer to, as far as that is possible: a reference to a row
+/// that is there needs no second look.
+fn parents_first<'c>(
+    conn: &Connection,
+    tables: &'c [TableChanges],
+) -> Result<Vec<&'c TableChanges>, ImportError> {
+    let mut parents: Vec<BTreeSet<String>> = Vec::new();
+    for changes in tables {
+        let mut names = BTreeSet::new();
+        if let Some(table) = Table::named(conn, &changes.name)? {
+            let refers = table
+                .columns
+                .iter()
+                .filter_map(|column| column.refers.as_ref());
+            names.extend(refers.map(|refers| refers.table.to_ascii_lowercase()));
+        }
+        names.remove(&changes.name.to_ascii_lowercase());
+        parents.push(names);
+    }
+    let mut left: Vec<usize> = (0..tables.len()).collect();
+    let mut ordered = Vec::new();
+    while !left.is_empty() {
+        let waits = |at: &usize| {
+            let mut others = left
+                .iter()
+                .map(|other| tables[*other].name.to_ascii_lowercase());
+            others.any(|name| parents[*at].contains(&name))
+        };
+        let free = left.iter().position(|at| !waits(at)).unwrap_or(0);
+        ordered.push(&tables[left.remove(free)]);
+    }
+    Ok(ordered)
 }
 
 /// The clock of a write by the site with this ordinal.

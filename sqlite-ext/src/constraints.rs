@@ -59,6 +59,13 @@ impl Touched {
     pub(crate) fn add(&mut self, table_id: i64, rows: BTreeSet<RowKey>) {
         self.tables.entry(table_id).or_default().extend(rows);
     }
+
+    /// Adds all rows of another.
+    pub(crate) fn join(&mut self, other: Touched) {
+        for (table_id, rows) in other.tables {
+            self.add(table_id, rows);
+        }
+    }
 }
 
 /// Shows and parks rows as the constraints ask, after the touched ones were written. Returns how
@@ -102,8 +109,7 @@ pub(crate) fn take_over(
         if is_shown && table.kind != KeyKind::Rowid {
             continue;
         }
-        let lanes = table.columns.iter().map(|column| column.lane);
-        for lane in std::iter::once(ROW).chain(lanes) {
+        for lane in std::iter::once(ROW).chain(table.column_lanes()) {
             let lane = Lane {
                 table_id: table.id,
                 lane,

@@ -9,6 +9,7 @@ use crate::clocks::{self, Clock, Lane, ROW, Range};
 use crate::constraints::store;
 use crate::fold::read_folded;
 use crate::joined;
+use crate::references::Referents;
 use crate::rows;
 use crate::shadow::{OWN, Sites, is_prepared};
 use crate::table::{KeyKind, RowKey, Table, canonical};
@@ -40,11 +41,12 @@ fn add_table(
     sites: &Sites,
     table: &Table,
     digest: &mut Digest,
-) -> rusqlite::Result<()> {
+) -> Result<(), FoldError> {
     let lane = |lane| Lane {
         table_id: table.id,
         lane,
     };
+    let mut referents = Referents::new(conn, table)?;
     // Cells are hashed by column name, whose order is the same on every replica.
     let mut by_name: Vec<usize> = (0..table.columns.len()).collect();
     by_name.sort_by_key(|at| &table.columns[*at].name);
@@ -60,7 +62,13 @@ fn add_table(
     };
     let mut hasher = RowHasher::default();
     for place in store::places(conn, table.id)? {
-        add_parked((conn, sites, table), &by_name, &place, &mut whose, digest)?;
+        add_parked(
+            (conn, sites, table),
+            &by_name,
+            &place,
+            (&mut whose, &mut referents),
+            digest,
+        )?;
     }
     let mut add = |place: RowKey, mut values: Vec<Value>| {
         let mut born = None;
@@ -69,7 +77,7 @@ fn add_table(
             values[0] = Value::Integer(number);
             born = Some(site);
         }
-        let (key, cells) = values.split_at(table.key_columns.len());
+        let (key, cells) = values.split_at_mut(table.key_columns.len());
         let life = if lives {
             let lane = births::life_lane(table, born.unwrap_or(OWN));
             clocks::at(conn, lane, &table.life_key(key))?
@@ -86,7 +94,9 @@ fn add_table(
             let clock = cursor.at(&place).unwrap_or(whole);
             let name = &table.columns[*at].name;
             let stamp = sites.stamp(clock.site, clock.version);
-            hasher.cell(name, stamp, value, SiteId::default());
+            let parent = referents.name(conn, (*at, &place), value)?;
+            let parent = parent.map_or(SiteId::default(), |site| sites.site(site));
+            hasher.cell(name, stamp, value, parent);
         }
         digest.add(hasher.finish());
         Ok(())
@@ -103,7 +113,8 @@ fn add_table(
     let span = (&RowKey::Rowid(i64::MIN), &RowKey::Rowid(i64::MAX));
     rows::for_each(conn, table, &by_name, span, |rowid, values| {
         add(RowKey::Rowid(rowid.unwrap_or_default()), values)
-    })
+    })?;
+    Ok(())
 }
 
 /// Adds a row that lives and is not shown: the digest is that of the merged state.
@@ -111,7 +122,7 @@ fn add_parked(
     (conn, sites, table): (&Connection, &Sites, &Table),
     by_name: &[usize],
     place: &RowKey,
-    whose: &mut Option<Whose>,
+    (whose, referents): (&mut Option<Whose>, &mut Referents),
     digest: &mut Digest,
 ) -> rusqlite::Result<()> {
     let Some(mut row) = store::at(conn, table.id, place)? else {
@@ -140,7 +151,10 @@ fn add_parked(
         let column = &table.columns[*at];
         let clock = clock(column.lane)?.unwrap_or(whole);
         let stamp = sites.stamp(clock.site, clock.version);
-        hasher.cell(&column.name, stamp, &row.cell(column), SiteId::default());
+        let mut cell = row.cell(column);
+        let parent = referents.name(conn, (*at, place), &mut cell)?;
+        let parent = parent.map_or(SiteId::default(), |site| sites.site(site));
+        hasher.cell(&column.name, stamp, &cell, parent);
     }
     digest.add(hasher.finish());
     Ok(())

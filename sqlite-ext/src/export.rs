@@ -14,6 +14,7 @@ use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
 use crate::collect;
 use crate::constraints::store;
 use crate::fold::read_folded;
+use crate::references::Referents;
 use crate::shadow::{OWN, OpenError, Sites, in_snapshot, is_prepared, version_from, version_to};
 use crate::table::{RowKey, Table};
 use crate::whose::Whose;
@@ -223,6 +224,7 @@ fn read(
                 true => Some(Whose::new(conn, &table)?),
                 false => None,
             },
+            referents: Referents::new(conn, &table)?,
         };
         let of_table = Lane {
             table_id: table.id,
@@ -257,7 +259,12 @@ struct Head {
     stamp: Stamp,
     born: SiteId,
     columns: Vec<usize>,
+    parents: Vec<SiteId>,
 }
+
+/// What rows that follow each other share: their causal length, who created them, and who created
+/// the rows that they refer to.
+type Common = (CausalLength, Option<i64>, Vec<Option<i64>>);
 
 /// One table's changes, while they are read.
 struct Reading<'a> {
@@ -271,6 +278,8 @@ struct Reading<'a> {
     has_parked: bool,
     /// Who is shown under which id, where ids are counted.
     whose: Option<Whose>,
+    /// Who is meant by cells that refer to rows of tables where ids are counted.
+    referents: Referents,
 }
 
 impl Reading<'_> {
@@ -312,6 +321,7 @@ impl Reading<'_> {
             stamp: self.sites.stamp(range.clock.site, range.clock.version),
             born,
             columns: vec![],
+            parents: vec![],
         };
         let values = self.groups.entry(head).or_default();
         match (&range.first, &range.last) {
@@ -380,29 +390,49 @@ impl Reading<'_> {
         let stamp = self.sites.stamp(clock.site, clock.version);
         let (conn, table, sites, lives) = (self.conn, self.table, self.sites, self.lives);
         let (groups, whose) = (&mut self.groups, &mut self.whose);
-        let mut run = (CausalLength::FIRST, None);
+        let (referents, key_count) = (&mut self.referents, table.key_columns.len());
+        let mut refers = columns.iter().enumerate();
+        let refers: Vec<(usize, usize)> = refers
+            .by_ref()
+            .filter(|(_, column)| referents.has(**column))
+            .map(|(at, column)| (key_count + at, *column))
+            .collect();
+        let mut run: Common = (CausalLength::FIRST, None, Vec::new());
         let mut waiting: Vec<Value> = Vec::new();
-        let mut put = |(causal_length, born): (_, Option<i64>), waiting: &mut Vec<Value>| {
+        let mut put = |(causal_length, born, parents): Common, waiting: &mut Vec<Value>| {
+            let site = |site: Option<i64>| site.map_or(SiteId::default(), |site| sites.site(site));
+            let mut of_columns = vec![SiteId::default(); key_count + columns.len()];
+            for ((at, _), parent) in refers.iter().zip(&parents) {
+                of_columns[*at] = site(*parent);
+            }
+            if parents.iter().all(Option::is_none) {
+                of_columns.clear();
+            }
             let head = Head {
                 kind: GroupKind::Cells,
                 causal_length,
                 stamp,
-                born: born.map_or(SiteId::default(), |born| sites.site(born)),
+                born: site(born),
                 columns: columns.to_vec(),
+                parents: of_columns,
             };
             if !waiting.is_empty() {
                 groups.entry(head).or_default().append(waiting);
             }
         };
-        let mut each = |rowid: Option<i64>, mut values: Vec<Value>| {
-            let mut next = (CausalLength::FIRST, None);
-            if let (Some(whose), Some(id)) = (whose.as_mut(), rowid) {
-                let (number, site) = whose.at(conn, id)?.unwrap_or((id, OWN));
+        let mut each = |place: &RowKey, mut values: Vec<Value>| {
+            let mut next: Common = (CausalLength::FIRST, None, Vec::new());
+            for (at, column) in &refers {
+                let cell = (*column, place);
+                next.2.push(referents.name(conn, cell, &mut values[*at])?);
+            }
+            if let (Some(whose), RowKey::Rowid(id)) = (whose.as_mut(), place) {
+                let (number, site) = whose.at(conn, *id)?.unwrap_or((*id, OWN));
                 values[0] = Value::Integer(number);
                 next.1 = Some(site);
             }
             if lives {
-                let key = table.life_key(&values[..table.key_columns.len()]);
+                let key = table.life_key(&values[..key_count]);
                 let life = clocks::at(conn, births::life_lane(table, next.1.unwrap_or(OWN)), &key)?;
                 next.0 = life.map_or(CausalLength::FIRST, |clock| length(&clock));
             }
@@ -412,15 +442,13 @@ impl Reading<'_> {
             waiting.append(&mut values);
             Ok(())
         };
-        rows::for_each(conn, table, columns, (first, last), &mut each)?;
+        rows::for_each(conn, table, columns, (first, last), |rowid, values| {
+            each(&rowid.map_or_else(|| first.clone(), RowKey::Rowid), values)
+        })?;
         if self.has_parked {
             store::for_each(conn, table.id, (first, last), |place, row| {
                 let cells = columns.iter().map(|at| row.cell(&table.columns[*at]));
-                let id = match place {
-                    RowKey::Rowid(id) => Some(id),
-                    RowKey::Packed(_) => None,
-                };
-                each(id, row.key.iter().cloned().chain(cells).collect())
+                each(&place, row.key.iter().cloned().chain(cells).collect())
             })?;
         }
         put(run, &mut waiting);
@@ -437,7 +465,7 @@ impl Reading<'_> {
             stamp: head.stamp,
             born: head.born,
             columns: head.columns,
-            parents: vec![],
+            parents: head.parents,
             values,
         };
         let groups: Vec<Group> = self.groups.into_iter().map(group).collect();

@@ -6,6 +6,7 @@
 
 mod counted;
 mod deletions;
+mod referring;
 mod runs;
 
 use std::collections::BTreeSet;
@@ -22,11 +23,13 @@ use crate::heal;
 use crate::joined;
 use crate::mask::Mask;
 use crate::parked;
+use crate::renames::Renames;
 use crate::rows::{self, key_from};
 use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick, tick_seen};
 use crate::table::{KeyKind, RowKey, Table};
 use crate::watermark;
 use counted::Counted;
+use referring::{Written, refer};
 use runs::{Run, disjoint, push};
 
 /// Why pending writes could not be folded.
@@ -63,16 +66,19 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
         let mended = heal::heal(conn, now_unix_ms)?;
         let (mut seen, mut version) = (None, None);
         let mut touched = Touched::default();
+        let (mut renames, mut written) = (Renames::default(), Vec::new());
         for table in Table::all(conn)? {
             touched.add(table.id, constraints::refresh(conn, &table)?);
-            if mended.noted.contains(&table.id) {
-                let rows = fold_table(conn, &table, &mut seen, &tick_seen)?;
+            let mut folded = |version: &mut Option<Hlc>, tick: &Tick<'_>| {
+                let (rows, runs) = fold_table(conn, &table, version, tick, &mut renames)?;
                 touched.add(table.id, rows);
+                written.extend((!runs.is_empty()).then(|| (table.clone(), runs)));
+                Ok::<_, FoldError>(())
+            };
+            if mended.noted.contains(&table.id) {
+                folded(&mut seen, &tick_seen)?;
             }
-            let rows = fold_table(conn, &table, &mut version, &|conn| {
-                Ok(tick(conn, now_unix_ms)?.version)
-            })?;
-            touched.add(table.id, rows);
+            folded(&mut version, &|conn| Ok(tick(conn, now_unix_ms)?.version))?;
             // After the notes: what waited must meet the rows as they are.
             if mended.widened.contains(&table.id) {
                 // A row whose id was counted may wait under another key than it died under.
@@ -83,6 +89,7 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
                 parked::replay(conn, &table.name, past)?;
             }
         }
+        touched.join(refer(conn, renames, &written)?);
         constraints::settle(conn, &touched)?;
         constraints::note_schema(conn)?;
         heal::note_checked(conn)?;
@@ -90,17 +97,22 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
     })
 }
 
+/// Gives the version of what is folded.
+type Tick<'a> = dyn Fn(&Connection) -> rusqlite::Result<Hlc> + 'a;
+
 /// Folds what is noted of one table into `version`, which `tick` gives if there is none yet. Returns
-/// the rows that were touched or moved, where any is parked.
+/// the rows that were touched or moved, where any is parked, and those whose references are to be
+/// looked at.
 fn fold_table(
     conn: &Connection,
     table: &Table,
     version: &mut Option<Hlc>,
-    tick: &dyn Fn(&Connection) -> rusqlite::Result<Hlc>,
-) -> Result<BTreeSet<RowKey>, FoldError> {
+    tick: &Tick<'_>,
+    renames: &mut Renames,
+) -> Result<(BTreeSet<RowKey>, Written), FoldError> {
     let notes = Notes::take(conn, table)?;
     if notes.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok((BTreeSet::new(), Vec::new()));
     }
     let version = match *version {
         Some(version) => version,
@@ -111,9 +123,13 @@ fn fold_table(
         table,
         version,
     };
-    let mut touched = folding.fold(&notes)?;
+    let mut touched = folding.fold(&notes, renames)?;
+    let runs = match table.columns.iter().any(|column| column.refers.is_some()) {
+        true => notes.runs(),
+        false => Vec::new(),
+    };
     if !constraints::store::any(conn, table.id)? {
-        return Ok(touched);
+        return Ok((touched, runs));
     }
     let rows = notes.rows(conn, table)?;
     // Where ids are counted, what was put over a parked row is another row.
@@ -121,7 +137,7 @@ fn fold_table(
         constraints::take_over(conn, table, &rows)?;
     }
     touched.extend(rows);
-    Ok(touched)
+    Ok((touched, runs))
 }
 
 /// Folds, then reads one state of the database in which nothing is pending: what others write
@@ -262,11 +278,11 @@ struct Folding<'a> {
 
 impl Folding<'_> {
     /// Folds the notes and returns the rows that are shown under another id then.
-    fn fold(&self, notes: &Notes) -> rusqlite::Result<BTreeSet<RowKey>> {
+    fn fold(&self, notes: &Notes, renames: &mut Renames) -> rusqlite::Result<BTreeSet<RowKey>> {
         let mut gone = self.gone(notes)?;
         if self.table.is_counted() {
             gone = counted::without_parked(self.conn, self.table, gone)?;
-            return self.fold_counted(notes, &gone);
+            return self.fold_counted(notes, &gone, renames);
         }
         self.end_lives(&gone)?;
         self.deletions(notes)?;
@@ -276,32 +292,6 @@ impl Folding<'_> {
         gone.iter().try_for_each(|run| self.forget_runs(run))?;
         self.drop_phantoms(notes)?;
         Ok(BTreeSet::new())
-    }
-
-    /// The same where every replica counts its own ids.
-    fn fold_counted(
-        &self,
-        notes: &Notes,
-        gone: &[(i64, i64)],
-    ) -> rusqlite::Result<BTreeSet<RowKey>> {
-        let mut counted = Counted::new(self.conn, self.table, self.version)?;
-        for run in gone {
-            counted.end_lives(*run)?;
-            self.forget_runs(run)?;
-        }
-        // Rows that were written and then deleted before the fold are left out.
-        let mut left = Vec::new();
-        for run in &notes.written {
-            let parts = between(run.numbers(), gone).into_iter();
-            left.extend(parts.map(|(first, last)| Run {
-                first: RowKey::Rowid(first),
-                last: RowKey::Rowid(last),
-                mask: run.mask.clone(),
-            }));
-        }
-        self.writes(&left, Some(&mut counted))?;
-        self.join(&left)?;
-        counted.arrange()
     }
 
     fn lane(&self, lane: i64) -> Lane {
@@ -362,8 +352,8 @@ impl Folding<'_> {
         if self.table.is_counted() {
             clocks::clear(self.conn, self.lane(births::BORN), first, last)?;
         }
-        for column in &self.table.columns {
-            clocks::clear(self.conn, self.lane(column.lane), first, last)?;
+        for lane in self.table.column_lanes() {
+            clocks::clear(self.conn, self.lane(lane), first, last)?;
         }
         Ok(())
     }
@@ -410,7 +400,13 @@ impl Folding<'_> {
             version: self.version,
             causal_length: 0,
         };
+        let literals = self.literals()?;
         for run @ Run { first, last, mask } in written {
+            for (lane, literals) in &literals {
+                if mask.has(*lane) {
+                    clocks::clear(self.conn, *literals, first, last)?;
+                }
+            }
             let columns = &self.table.columns;
             let all_written =
                 !columns.is_empty() && columns.iter().all(|column| mask.has(column.lane));

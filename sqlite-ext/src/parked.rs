@@ -9,11 +9,13 @@ use syncline_crdt::{
 };
 
 use crate::apply::{ImportError, merge_tables};
+use crate::births::life_lane;
 use crate::clocks::{self, LIFE, Lane};
 use crate::collect::Past;
 use crate::constraints::store as stored;
+use crate::placing::Placing;
 use crate::rows;
-use crate::shadow::{Sites, in_savepoint};
+use crate::shadow::{OWN, Sites, in_savepoint};
 use crate::table::{RowKey, Table, TableError, canonical};
 use crate::untracked;
 
@@ -80,18 +82,17 @@ pub(crate) fn retain_living(
     table: &Table,
     changes: &mut TableChanges,
 ) -> rusqlite::Result<()> {
-    // A row whose id was counted may have another key here.
-    if table.is_counted() {
-        return Ok(());
-    }
+    let sites = Sites::load(conn)?;
     let key_count = changes.key_columns.len();
     for group in &mut changes.groups {
         let values = std::mem::take(&mut group.values);
+        let mut known = sites.iter().filter(|(_, site, _)| *site == group.born);
+        let born = known.next().map(|(ordinal, _, _)| ordinal);
         for row in values.chunks(key_count + group.columns.len()) {
             // A key that no row here can have waits for another table, and is gone in no sense.
             let stays = match rows::native_key(conn, table, &row[..key_count])? {
                 None => true,
-                Some(key) => life(conn, table, &key)? >= group.causal_length,
+                Some(key) => life(conn, table, &key, born)? >= group.causal_length,
             };
             if stays {
                 group.values.extend_from_slice(row);
@@ -103,17 +104,26 @@ pub(crate) fn retain_living(
 }
 
 /// Returns which life a row is in; [`CausalLength::UNKNOWN`] if it does not live here.
-fn life(conn: &Connection, table: &Table, key: &[Value]) -> rusqlite::Result<CausalLength> {
-    let is_here = rows::place(conn, table, key)?.is_some()
-        || stored::contains(conn, table.id, &stored::place(table, key))?;
+/// `born` is the site that created it.
+fn life(
+    conn: &Connection,
+    table: &Table,
+    key: &[Value],
+    born: Option<i64>,
+) -> rusqlite::Result<CausalLength> {
+    let place = stored::place(table, key);
+    let is_here = match (&place, born) {
+        (RowKey::Rowid(number), Some(born)) if table.is_counted() => {
+            Placing::new(conn, table).find((*number, born))?.is_some()
+        }
+        _ if table.is_counted() => false,
+        _ => rows::place(conn, table, key)?.is_some() || stored::contains(conn, table.id, &place)?,
+    };
     if !is_here {
         return Ok(CausalLength::UNKNOWN);
     }
-    let lane = Lane {
-        table_id: table.id,
-        lane: LIFE,
-    };
-    let life = clocks::at(conn, lane, &table.life_key(key))?;
+    let lane = life_lane(table, born.unwrap_or(OWN));
+    let life = clocks::at(conn, lane, &place)?;
     let life = life.and_then(|clock| CausalLength::new(clock.causal_length));
     Ok(life.unwrap_or(CausalLength::FIRST))
 }

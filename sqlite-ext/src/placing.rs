@@ -58,6 +58,17 @@ impl<'a> Placing<'a> {
             .map(|_| number))
     }
 
+    /// Returns the id of a row, and keeps one for it if it does not live.
+    pub(crate) fn keep(&mut self, identity: Identity) -> rusqlite::Result<i64> {
+        if let Some(id) = self.find(identity)? {
+            return Ok(id);
+        }
+        match rekeyed::of(self.conn, self.table.id, identity)? {
+            Some(entry) => Ok(entry.id),
+            None => self.place_apart(identity, 0),
+        }
+    }
+
     /// Moves the parked row of an id that a new row was given, and returns its number.
     pub(crate) fn make_way(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
         let parked = self.identity(id)?;
@@ -256,8 +267,7 @@ impl<'a> Placing<'a> {
         if !store::rekey(self.conn, self.table.id, &old, &new)? {
             self.move_shown(&old, &new)?;
         }
-        let columns = self.table.columns.iter().map(|column| column.lane);
-        for lane in columns.chain([ROW, births::BORN]) {
+        for lane in self.table.column_lanes().chain([ROW, births::BORN]) {
             let lane = Lane {
                 table_id: self.table.id,
                 lane,

@@ -3,6 +3,8 @@
 //! `syncline_rekeyed` names them both ways. An entry outlives its row: rows that refer to it go on
 //! meaning it, and it comes back under the same id.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// One row's entry.
@@ -69,6 +71,18 @@ pub(crate) fn by_numbers(
     ))?
     .query_map([table_id, first, last], Rekeyed::read)?
     .collect()
+}
+
+/// Returns the numbers of the rows of a site that have an entry.
+pub(crate) fn numbers_of(
+    conn: &Connection,
+    table_id: i64,
+    site: i64,
+) -> rusqlite::Result<BTreeSet<i64>> {
+    let numbers = "SELECT number FROM syncline_rekeyed WHERE table_id = ?1 AND site = ?2";
+    let mut statement = conn.prepare_cached(numbers)?;
+    let numbers = statement.query_map([table_id, site], |row| row.get(0))?;
+    numbers.collect()
 }
 
 /// Returns the entries of these ids, in order.

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 use syncline_crdt::{Policy, Value, pack_key};
 
 use crate::options::{Ids, OptionsError, TableOptions};
+use crate::references;
 pub(crate) use crate::shape::KeyKind;
 use crate::shape::{Affinity, KeyColumn, Shape, StrictType, whole};
 use crate::value::quoted;
@@ -24,6 +25,15 @@ pub(crate) struct Column {
     pub(crate) is_not_null: bool,
     /// The type it insists on.
     pub(crate) strict: Option<StrictType>,
+    /// What it is declared to refer to.
+    pub(crate) refers: Option<Refers>,
+}
+
+/// A table, and one of its columns where one is named.
+#[derive(Clone, Debug)]
+pub(crate) struct Refers {
+    pub(crate) table: String,
+    pub(crate) column: Option<String>,
 }
 
 /// A column whose cells join instead of replacing each other.
@@ -200,6 +210,14 @@ impl Table {
                 None => columns.push(column),
             }
         }
+        for (name, refers) in foreign_keys(conn, &info.name)? {
+            let mut columns = columns.iter_mut();
+            let found: Option<&mut Column> =
+                columns.find(|column: &&mut Column| column.name.eq_ignore_ascii_case(&name));
+            if let Some(column) = found {
+                column.refers = Some(refers);
+            }
+        }
         let key_columns = info
             .key_columns()
             .into_iter()
@@ -282,6 +300,15 @@ impl Table {
         format!("syncline_pending_{}", self.id)
     }
 
+    /// Returns the lanes that keep something of a column's cells.
+    pub(crate) fn column_lanes(&self) -> impl Iterator<Item = i64> {
+        self.columns.iter().flat_map(|column| {
+            let literals = references::literals(self.id, column).lane;
+            let literals = column.refers.as_ref().map(|_| literals);
+            std::iter::once(column.lane).chain(literals)
+        })
+    }
+
     /// Whether equal ids from two replicas are two rows.
     pub(crate) fn is_counted(&self) -> bool {
         self.kind == KeyKind::Integer && self.options.ids == Ids::Counted
@@ -354,6 +381,18 @@ impl rusqlite::types::FromSql for RowKey {
     }
 }
 
+/// Returns the columns of a table that refer to others, the one that counts last.
+fn foreign_keys(conn: &Connection, table: &str) -> rusqlite::Result<Vec<(String, Refers)>> {
+    let all = "SELECT \"from\", \"table\", \"to\" FROM pragma_foreign_key_list(?1, 'main')
+        ORDER BY 2 DESC, 3 DESC";
+    let mut statement = conn.prepare_cached(all)?;
+    let keys = statement.query_map([table], |row| {
+        let (table, column) = (row.get(1)?, row.get(2)?);
+        Ok((row.get(0)?, Refers { table, column }))
+    })?;
+    keys.collect()
+}
+
 impl ColumnInfo {
     pub(crate) fn tracked(&self, lane: i64, is_strict: bool) -> Column {
         let needs_placeholder = self.is_not_null && self.default.is_none();
@@ -365,6 +404,7 @@ impl ColumnInfo {
             keeps_number_types: affinity == Affinity::Blob,
             is_not_null: self.is_not_null,
             strict: StrictType::of(&self.declared).filter(|_| is_strict),
+            refers: None,
         }
     }
 }

@@ -147,8 +147,9 @@ impl Fitting<'_> {
 fn part(group: &Group, key: &[Value], cells: &[Value], places: &[usize]) -> Group {
     let mut values = key.to_vec();
     values.extend(places.iter().map(|at| cells[*at].clone()));
-    let parent = |at: &usize| group.parents.get(*at).copied().unwrap_or(SiteId::default());
-    let mut parents: Vec<SiteId> = places.iter().map(parent).collect();
+    let of_cells = places.iter().map(|at| key.len() + at);
+    let parent = |at| group.parents.get(at).copied().unwrap_or(SiteId::default());
+    let mut parents: Vec<SiteId> = (0..key.len()).chain(of_cells).map(parent).collect();
     if parents.iter().all(|parent| *parent == SiteId::default()) {
         parents.clear();
     }

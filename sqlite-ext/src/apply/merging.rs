@@ -3,6 +3,7 @@
 mod bulk;
 mod counted;
 mod joining;
+mod referring;
 mod rejoin;
 
 pub(super) use rejoin::sweep;
@@ -21,10 +22,12 @@ use crate::clocks::{self, Clock, Lane, ROW};
 use crate::collect::Past;
 use crate::constraints::Guard;
 use crate::rekeyed;
+use crate::renames::Renames;
 use crate::rows;
 use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table, list};
 use crate::value::{Bound, from_sqlite, quoted};
+use referring::Referring;
 
 /// One table's merge.
 pub(super) struct Merging<'a> {
@@ -51,6 +54,8 @@ pub(super) struct Merging<'a> {
     pub(super) changed_count: usize,
     /// Changes that name a column which is not here.
     pub(super) lacking: Vec<Group>,
+    /// What the table's columns refer to.
+    referring: Referring<'a>,
 }
 
 struct Fresh {
@@ -98,6 +103,7 @@ impl<'a> Merging<'a> {
         table: &'a Table,
         changes: &TableChanges,
         past: &'a mut Past,
+        renames: &'a mut Renames,
     ) -> Result<Self, ImportError> {
         let same = |a: &String, b: &String| a.eq_ignore_ascii_case(b);
         let find = |name: &String| {
@@ -125,6 +131,7 @@ impl<'a> Merging<'a> {
             guard: Guard::new(conn, table)?,
             changed_count: 0,
             lacking: Vec::new(),
+            referring: Referring::new(conn, table, renames)?,
         })
     }
 
@@ -156,6 +163,8 @@ impl<'a> Merging<'a> {
         if columns.len() < group.columns.len() {
             self.lacking.push(group.clone());
         }
+        let bound = self.referring.bind(self.conn, group, &columns, sites)?;
+        let group = &*bound;
         let cells = Cells {
             columns,
             group,
@@ -166,6 +175,8 @@ impl<'a> Merging<'a> {
             },
         };
         for values in self.in_bulk(&cells, sites)? {
+            self.referring
+                .look(&cells.group.parents, (values, &cells.columns));
             let mut met = self.meet(&values[..key_count], values, cells.born)?;
             if self.past.rejoin.is_some() {
                 self.rejoin(&mut met, (group, cells.born), sites)?;
@@ -238,6 +249,7 @@ impl<'a> Merging<'a> {
 
     /// Deletes a row.
     fn end(&mut self, met: &Met<'_>, cells: &Cells<'_>) -> Result<(), ImportError> {
+        self.note_gone(met, cells.born);
         self.guard.touch(&self.table.life_key(&met.key));
         self.remove(met)?;
         self.set_life(met, cells.group.causal_length, (cells.clock, cells.born))?;
@@ -267,6 +279,7 @@ impl<'a> Merging<'a> {
             self.store_fresh()?;
             self.leave_unwritten((&place, &place))?;
         }
+        self.referring.mark(self.conn, &place, |_| true)?;
         if !is_whole && !cells.columns.is_empty() {
             self.store_fresh()?;
             for (_, column) in &cells.columns {
@@ -366,6 +379,8 @@ impl<'a> Merging<'a> {
         }
         self.guard.touch(&self.table.life_key(&met.key));
         let place = &self.update(met, place, &winners)?;
+        let is_written = |column| winners.iter().any(|(_, winner)| *winner == column);
+        self.referring.mark(self.conn, place, is_written)?;
         self.changed_count += 1;
         if winners.len() == self.table.columns.len() {
             return Ok(self.set_whole((place, place), cells.clock, cells.born)?);
@@ -503,6 +518,7 @@ impl<'a> Merging<'a> {
                 clocks::clear(self.conn, self.column_lane(column), place, place)?;
             }
         }
+        self.referring.clear(self.conn, place)?;
         self.changed_count += 1;
         Ok(())
     }
@@ -535,8 +551,8 @@ impl<'a> Merging<'a> {
         }
     }
 
-    /// Gives rows one clock for all their columns.
-    fn set_whole(
+    /// Gives rows a clock for the columns that have none of their own.
+    fn set_rows(
         &mut self,
         (first, last): (&RowKey, &RowKey),
         clock: Clock,
@@ -547,6 +563,17 @@ impl<'a> Merging<'a> {
             births::set(self.conn, self.table, (first, last), born, clock.site)?;
             self.has_born = true;
         }
+        Ok(())
+    }
+
+    /// Gives rows one clock for all their columns.
+    fn set_whole(
+        &mut self,
+        (first, last): (&RowKey, &RowKey),
+        clock: Clock,
+        born: i64,
+    ) -> rusqlite::Result<()> {
+        self.set_rows((first, last), clock, born)?;
         for column in 0..self.table.columns.len() {
             if self.used[column] {
                 clocks::clear(self.conn, self.column_lane(column), first, last)?;

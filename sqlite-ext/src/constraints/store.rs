@@ -314,8 +314,7 @@ pub(crate) fn move_clocks(
     if table.kind != KeyKind::Rowid || from == to {
         return Ok(());
     }
-    let lanes = table.columns.iter().map(|column| column.lane);
-    for lane in std::iter::once(ROW).chain(lanes) {
+    for lane in std::iter::once(ROW).chain(table.column_lanes()) {
         let lane = Lane {
             table_id: table.id,
             lane,

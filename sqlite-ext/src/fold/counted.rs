@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 use syncline_crdt::{CausalLength, Hlc};
 
-use super::{length, numbers};
+use super::{Folding, Notes, Run, length, numbers};
 use crate::births::{self, Births, between, life_lane};
 use crate::clocks::{self, Clock, Lane, ROW};
 use crate::constraints::store;
 use crate::placing::Placing;
 use crate::quiet::Quiet;
 use crate::rekeyed;
+use crate::renames::{Moves, Renames};
 use crate::shadow::OWN;
 use crate::table::{RowKey, Table};
 
@@ -31,6 +32,37 @@ pub(super) fn without_parked(
     Ok(left)
 }
 
+impl Folding<'_> {
+    /// Folds the notes of a table whose ids are counted. `gone` are the rows that are not there any
+    /// more.
+    pub(super) fn fold_counted(
+        &self,
+        notes: &Notes,
+        gone: &[(i64, i64)],
+        renames: &mut Renames,
+    ) -> rusqlite::Result<BTreeSet<RowKey>> {
+        let moves = renames.of(self.table.id);
+        let mut counted = Counted::new(self.conn, self.table, self.version, moves)?;
+        for run in gone {
+            counted.end_lives(*run)?;
+            self.forget_runs(run)?;
+        }
+        // Rows that were written and then deleted before the fold are left out.
+        let mut left = Vec::new();
+        for run in &notes.written {
+            let parts = between(run.numbers(), gone).into_iter();
+            left.extend(parts.map(|(first, last)| Run {
+                first: RowKey::Rowid(first),
+                last: RowKey::Rowid(last),
+                mask: run.mask.clone(),
+            }));
+        }
+        self.writes(&left, Some(&mut counted))?;
+        self.join(&left)?;
+        counted.arrange()
+    }
+}
+
 /// One counted table's fold.
 pub(super) struct Counted<'a> {
     conn: &'a Connection,
@@ -42,6 +74,7 @@ pub(super) struct Counted<'a> {
     touched: Vec<(i64, i64)>,
     /// Where rows moved from and to.
     moved: BTreeSet<RowKey>,
+    renames: &'a mut Moves,
 }
 
 impl<'a> Counted<'a> {
@@ -49,6 +82,7 @@ impl<'a> Counted<'a> {
         conn: &'a Connection,
         table: &'a Table,
         version: Hlc,
+        renames: &'a mut Moves,
     ) -> rusqlite::Result<Self> {
         Ok(Counted {
             conn,
@@ -57,6 +91,7 @@ impl<'a> Counted<'a> {
             has_rekeyed: rekeyed::any(conn, table.id)?,
             touched: Vec::new(),
             moved: BTreeSet::new(),
+            renames,
         })
     }
 
@@ -64,9 +99,19 @@ impl<'a> Counted<'a> {
     pub(super) fn end_lives(&mut self, run: (i64, i64)) -> rusqlite::Result<()> {
         // A row that was made and deleted before anybody heard of it has no clock and leaves
         // nothing.
-        for known in births::ranges(self.conn, self.table, run.0, run.1)? {
+        let all = births::ranges(self.conn, self.table, run.0, run.1)?;
+        let known: Vec<_> = all.iter().map(|run| (run.first, run.last)).collect();
+        for (first, last) in between(run, &known) {
+            let site = OWN;
+            self.renames.note_run_gone(Births { first, last, site });
+        }
+        for known in all {
             for (site, first, last) in self.identities(known)? {
                 self.set_lives(site, (first, last), CausalLength::dead)?;
+                // A row that was shown under another id keeps that one.
+                if run.0 <= first && last <= run.1 {
+                    self.renames.note_run_gone(Births { first, last, site });
+                }
             }
         }
         self.touched.push(run);
@@ -150,6 +195,7 @@ impl<'a> Counted<'a> {
             }
             if self.has_rekeyed {
                 self.come_back((first, last))?;
+                self.take_numbers((first, last))?;
             }
         }
         Ok(())
@@ -168,6 +214,7 @@ impl<'a> Counted<'a> {
             self.touched.extend(number.map(|number| (number, number)));
             self.has_rekeyed = true;
             self.take_moves(&placing);
+            self.renames.note_reused(id, self.version);
         }
         Ok(())
     }
@@ -175,6 +222,7 @@ impl<'a> Counted<'a> {
     fn take_moves(&mut self, placing: &Placing<'_>) {
         let ids = placing.moved.iter().flat_map(|(from, to)| [*from, *to]);
         self.moved.extend(ids.map(RowKey::Rowid));
+        self.renames.note_all(&placing.moved);
     }
 
     /// A row that was written under the id of a dead one which is kept for it is that one again.
@@ -182,6 +230,17 @@ impl<'a> Counted<'a> {
         for entry in rekeyed::within(self.conn, self.table.id, run)? {
             self.set_born((entry.id, entry.id), entry.site)?;
             self.touched.push((entry.number, entry.number));
+        }
+        Ok(())
+    }
+
+    /// Our own rows that were gone and are written anew have their numbers again.
+    fn take_numbers(&mut self, run: (i64, i64)) -> rusqlite::Result<()> {
+        for entry in rekeyed::by_numbers(self.conn, self.table.id, run)? {
+            if entry.site == OWN {
+                rekeyed::remove(self.conn, self.table.id, (entry.number, entry.site))?;
+                self.renames.note(entry.id, entry.number);
+            }
         }
         Ok(())
     }

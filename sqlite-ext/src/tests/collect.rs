@@ -507,15 +507,6 @@ impl Schedule {
     }
 }
 
-/// An eighth of the usual cases: each is a whole schedule.
-fn few() -> ProptestConfig {
-    let usual = ProptestConfig::default();
-    ProptestConfig {
-        cases: usual.cases / 8,
-        ..usual
-    }
-}
-
 proptest! {
     #![proptest_config(few())]
 

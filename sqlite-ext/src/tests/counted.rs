@@ -402,7 +402,7 @@ fn apply(all: &mut [Replica], at: usize, step: &Step, time: usize, expected: &mu
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(few())]
     #[test]
     fn whatever_is_done_every_row_is_there_once_and_all_agree(
         steps in prop::collection::vec((0usize..3, step()), 1..40),

@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{CachedStatement, Error, ErrorCode, params_from_iter};
-use syncline_crdt::{CausalLength, Group, GroupKind, SiteId, Value};
+use syncline_crdt::{CausalLength, GroupKind, Value};
 
 use super::{Cells, Merging};
 use crate::apply::ImportError;
-use crate::clocks::{self, Clock, LIFE, ROW, runs};
+use crate::births::{self, Births, life_lane};
+use crate::clocks::{self, Clock, ROW, runs};
+use crate::rekeyed;
 use crate::rows;
 use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, list};
@@ -69,7 +71,7 @@ impl<'a> Merging<'a> {
         let key_count = self.table.key_columns.len();
         let width = key_count + cells.group.columns.len();
         let mut rows: Vec<&[Value]> = cells.group.values.chunks(width).collect();
-        if rows.len() < ROWS_COUNT_MIN || !self.is_plain(cells.group) {
+        if rows.len() < ROWS_COUNT_MIN || !self.is_plain(cells) {
             return Ok(rows);
         }
         sort_by_key(&mut rows, key_count);
@@ -78,7 +80,8 @@ impl<'a> Merging<'a> {
             return Ok(rows);
         }
         let mut rest = Vec::new();
-        let (new, here) = self.look_up(rows, &mut rest)?;
+        let rows = self.known_by_number(rows, cells.born, &mut rest)?;
+        let (new, here) = self.look_up(rows, cells.born, &mut rest)?;
         if !self.past.has(cells.group.stamp) {
             self.insert_all(&new, cells, &mut rest)?;
         }
@@ -86,16 +89,14 @@ impl<'a> Merging<'a> {
         Ok(rest)
     }
 
-    /// Whether a group is of rows in their first life, known by their key alone, whose cells
-    /// replace each other.
-    fn is_plain(&self, group: &Group) -> bool {
-        let has_origins = group.born != SiteId::default() || !group.parents.is_empty();
+    /// Whether a group is of rows in their first life whose cells replace each other.
+    fn is_plain(&self, cells: &Cells<'_>) -> bool {
+        let group = cells.group;
         group.kind == GroupKind::Cells
             && group.causal_length == CausalLength::FIRST
-            && !has_origins
             && self.past.rejoin.is_none()
-            && !self.table.is_counted()
             && self.table.options.columns.is_empty()
+            && self.referring.is_plain(group, &cells.columns)
     }
 
     /// Tells the rows that are new from those that are here, in order of place; `rest` takes those
@@ -103,22 +104,27 @@ impl<'a> Merging<'a> {
     fn look_up<'g>(
         &self,
         rows: Vec<&'g [Value]>,
+        born: i64,
         rest: &mut Vec<&'g [Value]>,
     ) -> rusqlite::Result<(Vec<&'g [Value]>, Vec<Here<'g>>)> {
         let key_count = self.table.key_columns.len();
         let (mut new, mut here) = (Vec::new(), Vec::new());
         let mut lookup = rows::Lookup::new(self.conn, self.table)?;
+        let mut run = None;
         for values in rows {
             let key = &values[..key_count];
             if self.lives {
                 let life_key = self.table.life_key(key);
-                if clocks::at(self.conn, self.lane(LIFE), &life_key)?.is_some() {
+                if clocks::at(self.conn, life_lane(self.table, born), &life_key)?.is_some() {
                     rest.push(values);
                     continue;
                 }
             }
             match lookup.place(key)? {
-                Some(place) => here.push(Here { place, values }),
+                Some(place) if self.is_of(&mut run, &place, born)? => {
+                    here.push(Here { place, values });
+                }
+                Some(_) => rest.push(values),
                 None if self.guard.place(key)?.is_some() => rest.push(values),
                 None => new.push(values),
             }
@@ -127,6 +133,39 @@ impl<'a> Merging<'a> {
             here.sort_unstable_by(|a, b| a.place.cmp(&b.place));
         }
         Ok((new, here))
+    }
+
+    /// Leaves out, where ids are counted, the rows that may be shown under another id than their
+    /// number.
+    fn known_by_number<'g>(
+        &self,
+        rows: Vec<&'g [Value]>,
+        born: i64,
+        rest: &mut Vec<&'g [Value]>,
+    ) -> rusqlite::Result<Vec<&'g [Value]>> {
+        if !self.has_rekeyed {
+            return Ok(rows);
+        }
+        let apart = rekeyed::numbers_of(self.conn, self.table.id, born)?;
+        let (known, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| {
+            // A negative number may be the id of another row.
+            matches!(&row[0], Value::Integer(number) if *number >= 0 && !apart.contains(number))
+        });
+        rest.extend(others);
+        Ok(known)
+    }
+
+    /// Whether the row that is shown at a place is the one that a site created, where ids are
+    /// counted. `run` holds the rows that were found last.
+    fn is_of(&self, run: &mut Option<Births>, place: &RowKey, born: i64) -> rusqlite::Result<bool> {
+        let (true, RowKey::Rowid(id)) = (self.table.is_counted(), place) else {
+            return Ok(true);
+        };
+        let covers = |run: &Births| (run.first..=run.last).contains(id);
+        if !run.as_ref().is_some_and(covers) {
+            *run = births::run_at(self.conn, self.table.id, *id)?;
+        }
+        Ok(run.is_some_and(|run| run.site == born))
     }
 
     fn insert_all<'g>(
@@ -243,7 +282,7 @@ impl<'a> Merging<'a> {
             changed.note(&known, at, place, &columns);
         }
         drop(updates);
-        self.store(&changed, cells.clock)
+        self.store(&changed, cells)
     }
 
     /// Reads the clocks of rows, whose places are in order.
@@ -259,9 +298,10 @@ impl<'a> Merging<'a> {
         })
     }
 
-    fn store(&mut self, changed: &Changed, clock: Clock) -> Result<(), ImportError> {
+    fn store(&mut self, changed: &Changed, cells: &Cells<'_>) -> Result<(), ImportError> {
+        let clock = cells.clock;
         for (first, last) in runs(&changed.whole) {
-            clocks::set(self.conn, self.lane(ROW), first, last, clock)?;
+            self.set_rows((first, last), clock, cells.born)?;
         }
         for (column, places) in &changed.cleared {
             for (first, last) in runs(places) {

@@ -69,10 +69,22 @@ impl<'a> Merging<'a> {
         Ok(())
     }
 
+    /// Notes that a row is about to go.
+    pub(super) fn note_gone(&mut self, met: &Met<'_>, born: i64) {
+        if let (true, RowKey::Rowid(number)) = (self.table.is_counted(), &met.life_key)
+            && met.place.as_ref() == Some(&met.life_key)
+        {
+            let moves = self.referring.renames.of(self.table.id);
+            moves.note_gone(*number, (*number, born));
+        }
+    }
+
     /// Notes which rows moved.
     fn take_moves(&mut self, placing: Placing<'_>) -> Result<(), ImportError> {
         self.has_rekeyed = true;
         self.guard.note_moves(&placing.moved);
+        let renames = &mut self.referring.renames;
+        renames.of(self.table.id).note_all(&placing.moved);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use crate::clocks::{self, Clock, Lane, ROW};
 use crate::collect::{Past, Rejoin};
 use crate::constraints::{self, Touched, store};
 use crate::quiet::Quiet;
+use crate::renames::Renames;
 use crate::rows;
 use crate::shadow::{OWN, Sites};
 use crate::table::{RowKey, Table};
@@ -55,6 +56,7 @@ impl Merging<'_> {
     /// Removes a row, and that it ever was.
     fn forget(&mut self, met: &Met<'_>, born: i64) -> Result<(), ImportError> {
         self.guard.touch(&self.table.life_key(&met.key));
+        self.note_gone(met, born);
         self.remove(met)?;
         let lane = life_lane(self.table, born);
         clocks::clear(self.conn, lane, &met.life_key, &met.life_key)?;
@@ -183,7 +185,7 @@ pub(in crate::apply) fn sweep<'n>(
     let sites = Sites::load(conn)?;
     let nothing = BTreeSet::new();
     let mut count = 0;
-    let mut touched = Touched::default();
+    let (mut touched, mut renames) = (Touched::default(), Renames::default());
     for name in tables {
         let Some(id) = track::id_of(conn, name)? else {
             continue;
@@ -203,7 +205,7 @@ pub(in crate::apply) fn sweep<'n>(
         };
         let named = rejoin.met.get(&id).unwrap_or(&nothing);
         let mut past = Past::default();
-        let mut merging = Merging::new(conn, &table, &changes, &mut past)?;
+        let mut merging = Merging::new(conn, &table, &changes, &mut past, &mut renames)?;
         for (key, born) in merging.unnamed(rejoin, named, &sites)? {
             let met = merging.meet(&key, &key, born)?;
             merging.forget(&met, born)?;
@@ -212,6 +214,7 @@ pub(in crate::apply) fn sweep<'n>(
         merging.forget_deaths(rejoin, named, &sites)?;
         touched.add(id, merging.guard.into_touched());
     }
+    touched.join(renames.apply(conn)?);
     constraints::settle(conn, &touched)?;
     Ok(count)
 }

@@ -1,0 +1,384 @@
+//! Rows that get other ids while a fold or a merge runs, and the cells that refer to them.
+//!
+//! Cells are not touched while rows move: each holds what it held before the first move, in *old
+//! ids*, and all are renamed once, at the end. A cell that is written meanwhile holds the old id of
+//! the row that it means, or a *token* where that row had none: because it was made meanwhile, is
+//! gone, or has not arrived.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Connection, params_from_iter};
+use syncline_crdt::{Hlc, Value};
+
+use crate::births::{self, Births};
+use crate::clocks::{self, Lane, ROW};
+use crate::constraints::{self, Touched, store};
+use crate::placing::{Identity, Placing};
+use crate::quiet::Quiet;
+use crate::references::{children, literals};
+use crate::rows::key_from;
+use crate::shadow::OWN;
+use crate::table::{KeyKind, RowKey, Table, TableError};
+use crate::value::{Bound, quoted};
+
+/// The first token: far below every id that rows are given apart.
+const TOKENS: i64 = i64::MIN / 2;
+
+/// The moves of one fold or merge, by table.
+#[derive(Debug, Default)]
+pub(crate) struct Renames {
+    tables: BTreeMap<i64, Moves>,
+}
+
+/// The moves of one table's rows.
+#[derive(Debug, Default)]
+pub(crate) struct Moves {
+    /// Old ids and tokens, and what they mean.
+    forward: BTreeMap<i64, Goal>,
+    /// The old ids of rows that moved, by the ids they have.
+    backward: BTreeMap<i64, i64>,
+    tokens: BTreeMap<Identity, i64>,
+    /// Rows that are gone, under their numbers.
+    gone: Vec<Births>,
+    /// Ids that were given to new rows at this version while a parked row had them.
+    reused: BTreeMap<i64, Hlc>,
+    /// How often anything was noted.
+    generation: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    Id(i64),
+    Row(Identity),
+}
+
+impl Moves {
+    /// Notes that a row moved.
+    pub(crate) fn note(&mut self, from: i64, to: i64) {
+        self.generation += 1;
+        let old = self.backward.remove(&from);
+        // Where another row had the id before, cells name the one that moves by a token.
+        if let Some(old) = old.or_else(|| (!self.means_another(from)).then_some(from)) {
+            self.forward.insert(old, Goal::Id(to));
+            self.backward.insert(to, old);
+        }
+    }
+
+    pub(crate) fn note_all(&mut self, moved: &[(i64, i64)]) {
+        moved.iter().for_each(|(from, to)| self.note(*from, *to));
+    }
+
+    /// Notes that the row which is shown under an id is gone.
+    pub(crate) fn note_gone(&mut self, id: i64, identity: Identity) {
+        self.generation += 1;
+        let old = self.backward.remove(&id);
+        if let Some(old) = old.or_else(|| (!self.means_another(id)).then_some(id)) {
+            self.forward.insert(old, Goal::Row(identity));
+        }
+    }
+
+    /// Notes that rows which are shown under their numbers are gone, before any row moves.
+    pub(crate) fn note_run_gone(&mut self, run: Births) {
+        self.generation += 1;
+        self.gone.push(run);
+    }
+
+    /// Notes that a new row was given an id, which cells of this version mean by it.
+    pub(crate) fn note_reused(&mut self, id: i64, version: Hlc) {
+        self.reused.insert(id, version);
+    }
+
+    /// Whether cells that hold an id mean another row than the one that has it.
+    fn means_another(&self, id: i64) -> bool {
+        self.forward.contains_key(&id) || self.goal_of_gone(id).is_some()
+    }
+
+    fn goal_of_gone(&self, id: i64) -> Option<Goal> {
+        let mut gone = self.gone.iter();
+        let run = gone.find(|run| (run.first..=run.last).contains(&id))?;
+        Some(Goal::Row((id, run.site)))
+    }
+
+    fn goal(&self, old: i64) -> Option<Goal> {
+        let goal = self.forward.get(&old).copied();
+        goal.or_else(|| self.goal_of_gone(old))
+    }
+
+    /// Returns what a cell holds that refers to a row which is shown under an id, if it is.
+    fn code(&mut self, id: Option<i64>, identity: Identity) -> i64 {
+        if let Some(id) = id {
+            if let Some(old) = self.backward.get(&id) {
+                return *old;
+            }
+            if !self.means_another(id) {
+                return id;
+            }
+        }
+        let next = TOKENS + self.tokens.len() as i64;
+        let token = *self.tokens.entry(identity).or_insert(next);
+        self.forward.insert(token, Goal::Row(identity));
+        token
+    }
+
+    /// Returns all that cells may hold and has to be renamed, as a JSON array.
+    fn olds(&self) -> String {
+        let gone = self.gone.iter().flat_map(|run| run.first..=run.last);
+        let olds = self.forward.keys().copied().chain(gone);
+        let olds: Vec<String> = olds.map(|old| old.to_string()).collect();
+        format!("[{}]", olds.join(","))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.forward.is_empty() && self.gone.is_empty()
+    }
+}
+
+/// A table that cells of another refer to, while these are merged.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    pub(crate) table: Table,
+    /// The rows that were found last.
+    run: Option<Births>,
+    generation: u64,
+}
+
+impl Parent {
+    pub(crate) fn new(table: Table) -> Self {
+        Parent {
+            table,
+            run: None,
+            generation: 0,
+        }
+    }
+
+    /// Returns what a cell holds that refers to a row.
+    pub(crate) fn code(
+        &mut self,
+        conn: &Connection,
+        identity: Identity,
+        renames: &mut Renames,
+    ) -> rusqlite::Result<i64> {
+        let moves = renames.of(self.table.id);
+        if self.generation != moves.generation {
+            (self.run, self.generation) = (None, moves.generation);
+        }
+        let (number, site) = identity;
+        let covers = |run: &Births| run.site == site && run.first <= number && number <= run.last;
+        // A negative number may be the id of another row.
+        if number >= 0 && self.run.as_ref().is_some_and(covers) {
+            return Ok(moves.code(Some(number), identity));
+        }
+        let id = Placing::new(conn, &self.table).find(identity)?;
+        if id == Some(number) {
+            self.run = births::run_at(conn, self.table.id, number)?;
+        }
+        Ok(moves.code(id, identity))
+    }
+}
+
+/// A cell that has to be renamed.
+struct Cell {
+    /// Which of the tables, and which of its columns.
+    at: (usize, usize),
+    /// The key under which the row is parked or its life is kept.
+    place: RowKey,
+    key: Vec<Value>,
+    old: i64,
+}
+
+impl Renames {
+    /// Returns the moves of a table.
+    pub(crate) fn of(&mut self, table_id: i64) -> &mut Moves {
+        self.tables.entry(table_id).or_default()
+    }
+
+    /// Renames the cells, and returns the rows they are in.
+    pub(crate) fn apply(self, conn: &Connection) -> Result<Touched, TableError> {
+        let mut touched = Touched::default();
+        for (table_id, moves) in self.tables {
+            if moves.is_empty() {
+                continue;
+            }
+            let Some(parent) = Table::by_id(conn, table_id)? else {
+                continue;
+            };
+            let children = children(conn, &parent)?;
+            if !children.is_empty() {
+                let _quiet = Quiet::begin(conn)?;
+                rename(conn, &parent, &children, moves, &mut touched)?;
+            }
+        }
+        Ok(touched)
+    }
+}
+
+fn rename(
+    conn: &Connection,
+    parent: &Table,
+    children: &[(Table, Vec<usize>)],
+    mut moves: Moves,
+    touched: &mut Touched,
+) -> rusqlite::Result<()> {
+    let mut placing = Placing::new(conn, parent);
+    loop {
+        let cells = cells(conn, children, &moves)?;
+        let mut ids: BTreeMap<i64, i64> = BTreeMap::new();
+        for old in cells.iter().map(|cell| cell.old).collect::<BTreeSet<_>>() {
+            match moves.goal(old) {
+                Some(Goal::Id(id)) => drop(ids.insert(old, id)),
+                Some(Goal::Row(identity)) => drop(ids.insert(old, placing.keep(identity)?)),
+                None => {}
+            }
+        }
+        if placing.moved.is_empty() {
+            for cell in &cells {
+                if let Some(id) = ids.get(&cell.old) {
+                    let (table, _) = &children[cell.at.0];
+                    set(conn, table, cell, *id)?;
+                    touched.add(table.id, BTreeSet::from([table.life_key(&cell.key)]));
+                }
+            }
+            return Ok(());
+        }
+        // Keeping an id for a row that is gone can move others, whose cells are sought as well.
+        let moved = std::mem::take(&mut placing.moved);
+        moves.note_all(&moved);
+        for (table, _) in children.iter().filter(|(table, _)| table.id == parent.id) {
+            let ids = moved.iter().flat_map(|(from, to)| [*from, *to]);
+            touched.add(table.id, ids.map(RowKey::Rowid).collect());
+        }
+    }
+}
+
+/// Returns the cells that hold what has to be renamed.
+fn cells(
+    conn: &Connection,
+    children: &[(Table, Vec<usize>)],
+    moves: &Moves,
+) -> rusqlite::Result<Vec<Cell>> {
+    let olds = moves.olds();
+    let mut found = Vec::new();
+    for (child, (table, columns)) in children.iter().enumerate() {
+        for column in columns {
+            let begin = found.len();
+            shown(conn, (table, *column), &olds, |place, key, old| {
+                let at = (child, *column);
+                let cell = Cell {
+                    at,
+                    place,
+                    key,
+                    old,
+                };
+                found.push(cell);
+            })?;
+            for place in store::places(conn, table.id)? {
+                let Some(row) = store::at(conn, table.id, &place)? else {
+                    continue;
+                };
+                if let Value::Integer(old) = row.cell(&table.columns[*column])
+                    && moves.goal(old).is_some()
+                {
+                    let (at, key) = ((child, *column), row.key);
+                    found.push(Cell {
+                        at,
+                        place,
+                        key,
+                        old,
+                    });
+                }
+            }
+            let mut kept = found.split_off(begin);
+            retain_meant(conn, (table, *column), moves, &mut kept)?;
+            found.extend(kept);
+        }
+    }
+    Ok(found)
+}
+
+/// Calls `each` with the place, the key and the cell of the shown rows that hold one of `olds`.
+fn shown(
+    conn: &Connection,
+    (table, column): (&Table, usize),
+    olds: &str,
+    mut each: impl FnMut(RowKey, Vec<Value>, i64),
+) -> rusqlite::Result<()> {
+    let (name, keys) = (table.quoted(), table.key_list());
+    let cell = quoted(&table.columns[column].name);
+    let rowid = match table.kind {
+        KeyKind::Packed => "NULL",
+        KeyKind::Integer | KeyKind::Rowid => &table.rowid,
+    };
+    let select = format!(
+        "SELECT {rowid}, {cell}, {keys} FROM main.{name}
+         WHERE {cell} IN (SELECT value FROM json_each(?1)) AND typeof({cell}) = 'integer'"
+    );
+    let mut statement = conn.prepare_cached(&select)?;
+    let mut rows = statement.query([olds])?;
+    while let Some(row) = rows.next()? {
+        let key = key_from(row, 2, table.key_columns.len())?;
+        let rowid: Option<i64> = row.get(0)?;
+        let place = rowid.map_or_else(|| table.life_key(&key), RowKey::Rowid);
+        each(place, key, row.get(1)?);
+    }
+    Ok(())
+}
+
+/// Leaves out cells that refer to no row, and those that refer to a new row by a reused id.
+fn retain_meant(
+    conn: &Connection,
+    (table, column): (&Table, usize),
+    moves: &Moves,
+    cells: &mut Vec<Cell>,
+) -> rusqlite::Result<()> {
+    let column = &table.columns[column];
+    let literals = literals(table.id, column);
+    let has_literals = clocks::is_used(conn, literals)?;
+    let clock = |lane, place: &RowKey| {
+        let table_id = table.id;
+        clocks::at(conn, Lane { table_id, lane }, place)
+    };
+    let mut kept = Vec::new();
+    for cell in cells.drain(..) {
+        if has_literals && clocks::at(conn, literals, &cell.place)?.is_some() {
+            continue;
+        }
+        if let Some(version) = moves.reused.get(&cell.old) {
+            let written = match clock(column.lane, &cell.place)? {
+                Some(written) => Some(written),
+                None => clock(ROW, &cell.place)?,
+            };
+            if written.is_some_and(|clock| clock.site == OWN && clock.version == *version) {
+                continue;
+            }
+        }
+        kept.push(cell);
+    }
+    *cells = kept;
+    Ok(())
+}
+
+/// Writes one cell. A row that meets a unique index meanwhile is parked, and settled with the rest.
+fn set(conn: &Connection, table: &Table, cell: &Cell, id: i64) -> rusqlite::Result<()> {
+    let column = &table.columns[cell.at.1];
+    let (name, condition) = (table.quoted(), table.key_condition(2));
+    let update = format!(
+        "UPDATE OR ABORT main.{name} SET {} = ?1 WHERE {condition}",
+        quoted(&column.name)
+    );
+    let value = Value::Integer(id);
+    let values = std::iter::once(&value).chain(&cell.key);
+    let mut statement = conn.prepare_cached(&update)?;
+    let place = match statement.execute(params_from_iter(values.map(Bound))) {
+        Ok(0) => Some(store::place(table, &cell.key)),
+        Ok(_) => None,
+        Err(error) if constraints::is_met(&error) => constraints::hide(conn, table, &cell.key)?,
+        Err(error) => return Err(error),
+    };
+    if let Some(place) = place
+        && let Some(mut row) = store::at(conn, table.id, &place)?
+    {
+        row.cells.insert(column.lane, value);
+        store::put(conn, table, &row)?;
+    }
+    Ok(())
+}
