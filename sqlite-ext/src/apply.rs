@@ -205,6 +205,7 @@ pub fn import_changeset(
                 Taken::Known => {}
             }
         }
+        constraints::renew(conn)?;
         report.changed_count = merge_tables(conn, &changeset.tables, &mut past)?;
         for name in adopted {
             if let Some(table) = Table::named(conn, name)? {
@@ -349,6 +350,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError
     };
     let options = TableOptions::parse(&schema.options)?;
     options.check(&info)?;
+    constraints::check(conn, &info, &options)?;
     let table = track::register(conn, &info, &options, tracked)?;
     track::set_origin(conn, table.id, schema.origin)?;
     parked::replay(conn, &schema.name, Past::default())?;
@@ -375,8 +377,8 @@ fn take_stamp(conn: &Connection, schema: &TableSchema, id: i64) -> Result<(), Im
         renames.of(id).note_all(&placing.moved);
         let mut touched = renames.apply(conn)?;
         let ids = placing.moved.iter().flat_map(|(from, to)| [*from, *to]);
-        touched.add(id, ids.map(RowKey::Rowid).collect());
-        constraints::settle(conn, &touched)?;
+        touched.add_moved(id, ids.map(RowKey::Rowid).collect());
+        constraints::settle(conn, touched)?;
     }
     Ok(())
 }
@@ -436,7 +438,7 @@ pub(crate) fn merge_tables(
         }
     }
     touched.join(renames.apply(conn)?);
-    Ok(changed_count + constraints::settle(conn, &touched)?)
+    Ok(changed_count + constraints::settle(conn, touched)?)
 }
 
 /// Returns tables after those that they refer to, as far as that is possible: a reference to a row

@@ -127,7 +127,7 @@ impl fmt::Display for Obstacle {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// A foreign key to this table.
+    /// A foreign key to this table, which cannot be tracked.
     ForeignKey {
         /// The referenced table.
         parent: String,
@@ -144,7 +144,7 @@ impl fmt::Display for Limit {
         match self {
             Limit::ForeignKey { parent } => write!(
                 f,
-                "a row may refer to a row of `{parent}` that another device deleted; it is kept, and PRAGMA foreign_key_check lists it"
+                "a row may refer to a row of `{parent}`, which stays on this device: nobody checks on others that it is there"
             ),
             Limit::CountedKey { column } => write!(
                 f,
@@ -252,8 +252,17 @@ fn limits(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Vec<Limit>> {
     let parents = "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1, 'main') ORDER BY 1";
     let mut statement = conn.prepare_cached(parents)?;
     let parents = statement.query_map([&info.name], |row| row.get(0))?;
-    let parents = parents.map(|parent| Ok(Limit::ForeignKey { parent: parent? }));
-    let mut limits = parents.collect::<rusqlite::Result<Vec<_>>>()?;
+    let parents: Vec<String> = parents.collect::<Result<_, _>>()?;
+    let mut limits = Vec::new();
+    for parent in parents {
+        let is_tracked = match TableInfo::read(conn, &parent)? {
+            Some(info) => obstacle(conn, &info)?.is_none(),
+            None => false,
+        };
+        if !is_tracked {
+            limits.push(Limit::ForeignKey { parent });
+        }
+    }
     let key = info.key_columns();
     if let [column] = key[..]
         && info.key_kind(conn)? == KeyKind::Integer

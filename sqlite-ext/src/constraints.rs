@@ -20,15 +20,20 @@
 //! row is named in [`Touched`], and whatever was touched and met an index is in the store. After
 //! it, the tables show the function of the merged state. It runs inside the caller's savepoint.
 //!
-//! Stages: only UNIQUE is decided here, `unique(M)`. Foreign keys fit around it as
-//! `closure(unique(closure(M)))`, where `closure` takes away rows whose parent is not shown: before
-//! the contest by leaving such rows out of the queue of [`stage::Stage::settle`], after it by hiding
-//! them, with the rows of other tables found through [`store::losers`] of the parent.
+//! **Foreign keys.** Tables are settled in components, parents first ([`graph`]). A row takes part if
+//! the rows that it refers to are shown; those that take part contend for unique values; the others
+//! are barred. Within a component that is its own parent, `closure(contest(closure(M)))`: rows take
+//! part if what they refer to does, which may be each other, and in the end those whose parents lost
+//! are taken away ([`settling`]). Such a row keeps what it won from others.
 
 pub(crate) mod checks;
+mod foreign;
+mod graph;
 mod guard;
 mod listing;
+mod reference;
 mod scratch;
+mod settling;
 mod stage;
 pub(crate) mod store;
 mod tokens;
@@ -36,28 +41,92 @@ pub(crate) mod unique;
 mod victims;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::clocks::{self, Lane, ROW};
-use crate::quiet::Quiet;
 use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table, TableError};
-use crate::{heal, rows, schema, watermark};
+use crate::{heal, rows, schema};
+pub(crate) use foreign::{binds, check};
 pub(crate) use guard::{Guard, is_met};
+use reference::Reference;
+use settling::Settling;
 pub(crate) use stage::hide;
 pub(crate) use victims::capture;
 
-/// The rows that were written, by table and by the key of their causal length.
-#[derive(Debug, Default)]
+/// What was written, by table.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Touched {
-    tables: BTreeMap<i64, BTreeSet<RowKey>>,
+    tables: BTreeMap<i64, Rows>,
+}
+
+/// What was written in one table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rows {
+    /// Rows that were written or deleted, by the key of their causal length.
+    pub(crate) places: BTreeSet<RowKey>,
+    /// Rowids of rows that were written, first and last, where nothing of the table is parked.
+    pub(crate) runs: Vec<(i64, i64)>,
+    /// Rows that may have left the table.
+    pub(crate) gone: BTreeSet<RowKey>,
+    /// Whether rows that stay may hold other values.
+    pub(crate) is_rewritten: bool,
+    /// Whether every row is to be looked at.
+    pub(crate) is_whole: bool,
+}
+
+impl Rows {
+    fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.runs.is_empty() && self.gone.is_empty() && !self.is_whole
+    }
+
+    fn extend(&mut self, other: Rows) {
+        self.places.extend(other.places);
+        self.runs.extend(other.runs);
+        self.gone.extend(other.gone);
+        self.is_rewritten |= other.is_rewritten;
+        self.is_whole |= other.is_whole;
+    }
+
+    /// Returns all rows that are named by a number as runs, and the others.
+    fn spans(&self) -> (Vec<(i64, i64)>, Vec<&RowKey>) {
+        let mut runs = self.runs.clone();
+        let mut single = Vec::new();
+        for place in &self.places {
+            match (place, runs.last_mut()) {
+                (RowKey::Rowid(next), Some((_, last))) if last.checked_add(1) == Some(*next) => {
+                    *last = *next;
+                }
+                (RowKey::Rowid(rowid), _) => runs.push((*rowid, *rowid)),
+                (RowKey::Packed(_), _) => single.push(place),
+            }
+        }
+        (runs, single)
+    }
 }
 
 impl Touched {
     /// Adds rows of a table.
-    pub(crate) fn add(&mut self, table_id: i64, rows: BTreeSet<RowKey>) {
+    pub(crate) fn add(&mut self, table_id: i64, rows: Rows) {
         self.tables.entry(table_id).or_default().extend(rows);
+    }
+
+    /// Adds rows that moved to other keys, or whose references were written with those.
+    pub(crate) fn add_moved(&mut self, table_id: i64, places: BTreeSet<RowKey>) {
+        let rows = Rows {
+            gone: places.clone(),
+            places,
+            is_rewritten: true,
+            ..Rows::default()
+        };
+        self.add(table_id, rows);
+    }
+
+    /// Adds all rows of a table.
+    fn add_whole(&mut self, table_id: i64) {
+        self.tables.entry(table_id).or_default().is_whole = true;
     }
 
     /// Adds all rows of another.
@@ -70,26 +139,74 @@ impl Touched {
 
 /// Shows and parks rows as the constraints ask, after the touched ones were written. Returns how
 /// many rows were shown or parked.
-pub(crate) fn settle(conn: &Connection, touched: &Touched) -> Result<usize, TableError> {
+pub(crate) fn settle(conn: &Connection, touched: Touched) -> Result<usize, TableError> {
+    let mut changed = touched.tables;
+    changed.retain(|_, rows| !rows.is_empty());
+    if changed.is_empty() {
+        return Ok(0);
+    }
+    let bonds = foreign::all(conn)?;
+    let sites = Sites::load(conn)?;
+    let mut quiet = None;
     let mut moved_count = 0;
-    for (table_id, touched) in &touched.tables {
-        // Shown rows alone cannot break an index: SQLite keeps it.
-        if touched.is_empty() || !store::any(conn, *table_id)? {
+    let edges = bonds.iter().map(|bond| (bond.child, bond.parent)).collect();
+    for component in graph::components(&changed.keys().copied().collect(), &edges) {
+        let own: Vec<_> = bonds
+            .iter()
+            .filter(|bond| component.members.contains(&bond.child))
+            .collect();
+        let mut concern = own.iter().any(|bond| changed.contains_key(&bond.parent));
+        for id in component
+            .members
+            .iter()
+            .filter(|id| changed.contains_key(id))
+        {
+            concern |= !own.is_empty() || store::any(conn, *id)?;
+        }
+        if !concern {
             continue;
         }
-        let Some(table) = Table::by_id(conn, *table_id)? else {
-            continue;
-        };
-        let _quiet = Quiet::begin(conn)?;
-        watermark::settle(conn, &table)?;
-        let sites = Sites::load(conn)?;
-        let mut stage = stage::Stage::new(conn, &table, &sites)?;
-        stage.settle(touched)?;
-        moved_count += stage.moved_count;
-        // What was shown here is not the user's.
-        watermark::raise(conn, &table)?;
+        let mut tables = BTreeMap::new();
+        let parents = own.iter().map(|bond| bond.parent);
+        for id in component.members.iter().copied().chain(parents) {
+            if let Some(table) = Table::by_id(conn, id)? {
+                tables.insert(id, Rc::new(table));
+            }
+        }
+        let mut references = Vec::new();
+        for bond in own {
+            if let (Some(child), Some(parent)) = (tables.get(&bond.child), tables.get(&bond.parent))
+            {
+                let ends = (Rc::clone(child), Rc::clone(parent));
+                references.push(Rc::new(Reference::new(conn, bond, ends)?));
+            }
+        }
+        let settling = Settling::new((conn, &sites), &component, &tables, &references, &mut quiet);
+        let settled = settling.run(&changed)?;
+        moved_count += settled.moved_count;
+        changed.extend(settled.changed);
+        changed.retain(|_, rows| !rows.is_empty());
     }
     Ok(moved_count)
+}
+
+/// Takes up the foreign keys of all tables after one was tracked, untracked or defined anew, and
+/// shows and parks rows as they ask.
+pub(crate) fn renew(conn: &Connection) -> Result<(), TableError> {
+    let mut touched = Touched::default();
+    refresh_foreign(conn, &mut touched)?;
+    settle(conn, touched)?;
+    Ok(())
+}
+
+/// Takes up the foreign keys of all tables, and adds those that have others to what is touched.
+pub(crate) fn refresh_foreign(conn: &Connection, touched: &mut Touched) -> Result<(), TableError> {
+    if noted_version(conn)? != Some(schema_version(conn)?) {
+        for table_id in foreign::refresh(conn)? {
+            touched.add_whole(table_id);
+        }
+    }
+    Ok(())
 }
 
 /// Drops parked rows that a local write put over or deleted, after it was folded. `touched` are the
@@ -130,15 +247,15 @@ pub(crate) fn is_outdated(conn: &Connection) -> Result<bool, TableError> {
             return Ok(true);
         }
     }
-    Ok(false)
+    foreign::is_outdated(conn)
 }
 
 /// Takes up a table's definition if it changed, with its unique indices. Returns the rows that have
 /// to be decided about again.
-pub(crate) fn refresh(conn: &Connection, table: &Table) -> Result<BTreeSet<RowKey>, TableError> {
+pub(crate) fn refresh(conn: &Connection, table: &Table) -> Result<Rows, TableError> {
     let (new, old) = (definition(conn, table)?, noted_definition(conn, table)?);
     if new == old {
-        return Ok(BTreeSet::new());
+        return Ok(Rows::default());
     }
     capture(conn, table)?;
     let is_known = |statement: &String| old.contains(statement);
@@ -151,7 +268,10 @@ pub(crate) fn refresh(conn: &Connection, table: &Table) -> Result<BTreeSet<RowKe
         heal::note_all_gone(conn, table)?;
     }
     note_definition(conn, table)?;
-    Ok(store::places(conn, table.id)?.into_iter().collect())
+    Ok(Rows {
+        places: store::places(conn, table.id)?.into_iter().collect(),
+        ..Rows::default()
+    })
 }
 
 /// Notes the schema as looked at, so that looking again costs nothing while it stays.

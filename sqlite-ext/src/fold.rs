@@ -90,7 +90,8 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
             }
         }
         touched.join(refer(conn, renames, &written)?);
-        constraints::settle(conn, &touched)?;
+        constraints::refresh_foreign(conn, &mut touched)?;
+        constraints::settle(conn, touched)?;
         constraints::note_schema(conn)?;
         heal::note_checked(conn)?;
         Ok(version.or(seen))
@@ -101,7 +102,7 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
 type Tick<'a> = dyn Fn(&Connection) -> rusqlite::Result<Hlc> + 'a;
 
 /// Folds what is noted of one table into `version`, which `tick` gives if there is none yet. Returns
-/// the rows that were touched or moved, where any is parked, and those whose references are to be
+/// what was touched, as far as constraints ask for it, and the rows whose references are to be
 /// looked at.
 fn fold_table(
     conn: &Connection,
@@ -109,10 +110,10 @@ fn fold_table(
     version: &mut Option<Hlc>,
     tick: &Tick<'_>,
     renames: &mut Renames,
-) -> Result<(BTreeSet<RowKey>, Written), FoldError> {
+) -> Result<(constraints::Rows, Written), FoldError> {
     let notes = Notes::take(conn, table)?;
     if notes.is_empty() {
-        return Ok((BTreeSet::new(), Vec::new()));
+        return Ok((constraints::Rows::default(), Vec::new()));
     }
     let version = match *version {
         Some(version) => version,
@@ -123,20 +124,29 @@ fn fold_table(
         table,
         version,
     };
-    let mut touched = folding.fold(&notes, renames)?;
+    let moved = folding.fold(&notes, renames)?;
     let runs = match table.columns.iter().any(|column| column.refers.is_some()) {
         true => notes.runs(),
         false => Vec::new(),
     };
-    if !constraints::store::any(conn, table.id)? {
-        return Ok((touched, runs));
+    if !constraints::store::any(conn, table.id)? && !constraints::binds(conn, table.id)? {
+        let rows = constraints::Rows {
+            places: moved,
+            ..constraints::Rows::default()
+        };
+        return Ok((rows, runs));
     }
-    let rows = notes.rows(conn, table)?;
-    // Where ids are counted, what was put over a parked row is another row.
-    if !table.is_counted() {
-        constraints::take_over(conn, table, &rows)?;
+    let mut touched = notes.touched(table);
+    if constraints::store::any(conn, table.id)? {
+        let places = notes.rows(conn, table)?;
+        // Where ids are counted, what was put over a parked row is another row.
+        if !table.is_counted() {
+            constraints::take_over(conn, table, &places)?;
+        }
+        touched.places.extend(places);
     }
-    touched.extend(rows);
+    touched.gone.extend(moved.iter().cloned());
+    touched.places.extend(moved);
     Ok((touched, runs))
 }
 
@@ -188,6 +198,8 @@ struct Notes {
     deleted: Vec<(Vec<Value>, Option<i64>)>,
     /// The same for a table whose key is the rowid: first and last keys, in order.
     deleted_runs: Vec<(i64, i64)>,
+    /// Whether rows that were there before may have been written.
+    is_rewritten: bool,
 }
 
 impl Notes {
@@ -226,6 +238,7 @@ impl Notes {
         }
         drop(rows);
         drop(statement);
+        notes.is_rewritten = !written.is_empty();
         watermark::for_each(conn, table, |rowid| {
             push(&mut written, RowKey::Rowid(rowid), Mask::WHOLE)
         })?;
@@ -262,6 +275,30 @@ impl Notes {
             }
         }
         Ok(found)
+    }
+
+    /// Returns what is noted, with written rows by rowid where they have one.
+    fn touched(&self, table: &Table) -> constraints::Rows {
+        let deleted = self.deleted.iter();
+        let deleted_runs = self.deleted_runs.iter();
+        let mut touched = constraints::Rows {
+            gone: deleted
+                .map(|(key, _)| table.life_key(key))
+                .chain(deleted_runs.flat_map(|(first, last)| (*first..=*last).map(RowKey::Rowid)))
+                .collect(),
+            is_rewritten: self.is_rewritten,
+            ..constraints::Rows::default()
+        };
+        touched.places.clone_from(&touched.gone);
+        for Run { first, last, .. } in &self.written {
+            match (first, last) {
+                (RowKey::Rowid(first), RowKey::Rowid(last)) => touched.runs.push((*first, *last)),
+                (place, _) => {
+                    touched.places.insert(place.clone());
+                }
+            }
+        }
+        touched
     }
 
     fn is_empty(&self) -> bool {

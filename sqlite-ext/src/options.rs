@@ -107,6 +107,24 @@ pub enum OptionsError {
         /// Why not.
         reason: &'static str,
     },
+    /// They name a foreign key that is not declared.
+    #[error("the options name a foreign key ({columns}), and `{table}` declares none")]
+    NoForeignKey {
+        /// The table.
+        table: String,
+        /// The columns that refer.
+        columns: String,
+    },
+    /// They ask for NULL in columns that do not take it.
+    #[error(
+        "the foreign key ({columns}) of `{table}` cannot be set to NULL: choose another policy"
+    )]
+    NeverNull {
+        /// The table.
+        table: String,
+        /// The columns that refer.
+        columns: String,
+    },
     /// They name a column that is not there, or is part of the primary key.
     #[error("the options name `{column}`, and `{table}` has no such column outside its key")]
     NoColumn {
@@ -199,8 +217,6 @@ impl TableOptions {
         let is_bounded = |policy| matches!(policy, &ColumnPolicy::BoundedCounter { .. });
         let option = if self.columns.values().any(is_bounded) {
             "bounded_counter"
-        } else if !self.foreign_keys.is_empty() {
-            "foreign_keys"
         } else {
             return Ok(());
         };
@@ -238,17 +254,9 @@ mod tests {
             .expect("a table");
         let info = TableInfo::read(&conn, "t").expect("a table");
         let info = info.expect("the table is there");
-        for (text, words) in [
-            (
-                r#"{"foreign_keys":{"a":"park"}}"#,
-                "`foreign_keys` of `t` is not held",
-            ),
-            (r#"{"columns":{"b":"lww"}}"#, "no such column"),
-        ] {
-            let options = TableOptions::parse(text).expect("these are options");
-            let error = options.check(&info).expect_err(text).to_string();
-            assert!(error.contains(words), "{error}");
-        }
+        let options = TableOptions::parse(r#"{"columns":{"b":"lww"}}"#).expect("options");
+        let error = options.check(&info).expect_err("no column b").to_string();
+        assert!(error.contains("no such column"), "{error}");
         let kept = TableOptions::parse(r#"{"columns":{"a":"lww"},"ids":"counted"}"#);
         kept.expect("options").check(&info).expect("they are held");
         let error = TableOptions::parse(r#"{"columns":{"a":"sum"}}"#).expect_err("no policy");

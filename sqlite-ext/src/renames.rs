@@ -235,7 +235,7 @@ fn rename(
                 if let Some(id) = ids.get(&cell.old) {
                     let (table, _) = &children[cell.at.0];
                     set(conn, table, cell, *id)?;
-                    touched.add(table.id, BTreeSet::from([table.life_key(&cell.key)]));
+                    touched.add_moved(table.id, BTreeSet::from([table.life_key(&cell.key)]));
                 }
             }
             return Ok(());
@@ -245,7 +245,7 @@ fn rename(
         moves.note_all(&moved);
         for (table, _) in children.iter().filter(|(table, _)| table.id == parent.id) {
             let ids = moved.iter().flat_map(|(from, to)| [*from, *to]);
-            touched.add(table.id, ids.map(RowKey::Rowid).collect());
+            touched.add_moved(table.id, ids.map(RowKey::Rowid).collect());
         }
     }
 }

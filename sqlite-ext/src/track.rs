@@ -195,7 +195,9 @@ fn begin(
         };
         let info = TableInfo::read(conn, name)?.ok_or_else(|| refused(Obstacle::Missing))?;
         options.check(&info)?;
+        constraints::check(conn, &info, options)?;
         if let Some(rows_count) = resume(conn, &info, options, now_unix_ms)? {
+            constraints::renew(conn)?;
             return Ok(Tracked::Begun { rows_count });
         }
         if let Some(id) = id_of(conn, &info.name)? {
@@ -226,6 +228,7 @@ fn begin(
             joined::fill(conn, &table)?;
         }
         parked::replay(conn, &table.name, Past::default())?;
+        constraints::renew(conn)?;
         Ok(Tracked::Begun { rows_count })
     })
 }
@@ -458,6 +461,8 @@ pub fn untrack(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<(), Tr
             Some(table) => untracked::keep(conn, &table)?,
             None => forget(conn, id)?,
         }
+        // Rows of other tables are not kept waiting for it.
+        constraints::renew(conn)?;
         Ok(())
     })
 }

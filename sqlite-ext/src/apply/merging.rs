@@ -377,7 +377,7 @@ impl<'a> Merging<'a> {
         if winners.is_empty() {
             return Ok(());
         }
-        self.guard.touch(&self.table.life_key(&met.key));
+        self.guard.rewrite_key(&met.key);
         let place = &self.update(met, place, &winners)?;
         let is_written = |column| winners.iter().any(|(_, winner)| *winner == column);
         self.referring.mark(self.conn, place, is_written)?;
@@ -501,6 +501,7 @@ impl<'a> Merging<'a> {
         if met.is_parked {
             self.guard.remove(place)?;
         } else {
+            self.guard.take_out(&met.key);
             let (name, condition) = (self.table.quoted(), self.table.key_condition(1));
             let delete = format!("DELETE FROM main.{name} WHERE {condition}");
             let key: Vec<_> = met.key.iter().map(Bound).collect();

@@ -1,14 +1,12 @@
 //! What a merge does to one table's rows where they may be parked.
 
-use std::collections::BTreeSet;
-
 use rusqlite::{Connection, Error, ffi};
 use syncline_crdt::Value;
 
 use super::checks;
 use super::stage::hide;
 use super::store::{self, ParkedRow};
-use super::unique;
+use super::{Rows, foreign, unique};
 use crate::table::{Column, RowKey, Table};
 
 /// Keeps a merge going where a row meets a constraint, and notes what is written.
@@ -17,7 +15,7 @@ pub(crate) struct Guard<'a> {
     table: &'a Table,
     is_constrained: bool,
     has_parked: bool,
-    touched: BTreeSet<RowKey>,
+    touched: Rows,
 }
 
 impl<'a> Guard<'a> {
@@ -28,28 +26,42 @@ impl<'a> Guard<'a> {
             table,
             is_constrained: has_parked
                 || unique::exists(conn, &table.name)?
-                || checks::exists(conn, &table.name)?,
+                || checks::exists(conn, &table.name)?
+                || foreign::binds(conn, table.id)?,
             has_parked,
-            touched: BTreeSet::new(),
+            touched: Rows::default(),
         })
     }
 
     /// Notes that a row was written or deleted.
     pub(crate) fn touch(&mut self, life_key: &RowKey) {
         if self.is_constrained {
-            self.touched.insert(life_key.clone());
+            self.touched.places.insert(life_key.clone());
         }
     }
 
     /// Notes that the row with this key was written or deleted.
     pub(crate) fn touch_key(&mut self, key: &[Value]) {
         if self.is_constrained {
-            self.touched.insert(self.table.life_key(key));
+            self.touched.places.insert(self.table.life_key(key));
         }
     }
 
-    /// Returns the rows that were written or deleted.
-    pub(crate) fn into_touched(self) -> BTreeSet<RowKey> {
+    /// Notes that the row with this key stays and got other values.
+    pub(crate) fn rewrite_key(&mut self, key: &[Value]) {
+        self.touch_key(key);
+        self.touched.is_rewritten = true;
+    }
+
+    /// Notes that the row with this key was taken out of the table.
+    pub(crate) fn take_out(&mut self, key: &[Value]) {
+        if self.is_constrained {
+            self.touched.gone.insert(self.table.life_key(key));
+        }
+    }
+
+    /// Returns what was written.
+    pub(crate) fn into_touched(self) -> Rows {
         self.touched
     }
 
@@ -73,8 +85,10 @@ impl<'a> Guard<'a> {
     pub(crate) fn note_moves(&mut self, moved: &[(i64, i64)]) {
         self.has_parked |= self.is_constrained;
         for (from, to) in moved {
-            self.touch(&RowKey::Rowid(*from));
-            self.touch(&RowKey::Rowid(*to));
+            for place in [from, to].map(|id| RowKey::Rowid(*id)) {
+                self.touch(&place);
+                self.touched.gone.insert(place);
+            }
         }
     }
 
@@ -98,6 +112,7 @@ impl<'a> Guard<'a> {
     /// Parks a row that is shown, and returns its place.
     pub(crate) fn hide(&mut self, key: &[Value]) -> rusqlite::Result<Option<RowKey>> {
         self.has_parked = true;
+        self.take_out(key);
         hide(self.conn, self.table, key)
     }
 

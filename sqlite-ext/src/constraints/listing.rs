@@ -1,7 +1,7 @@
 //! How a parked row reads in `syncline_conflicts`.
 
 use rusqlite::{Connection, params};
-use syncline_crdt::{Claim, Value};
+use syncline_crdt::{Claim, Stamp, Value};
 
 use super::store::{self, ParkedRow};
 use crate::shadow::version_to;
@@ -23,7 +23,7 @@ pub(super) fn note(
     table: &Table,
     place: &RowKey,
     ground: &Ground<'_>,
-    since: &Claim,
+    since: Stamp,
 ) -> rusqlite::Result<()> {
     let row = store::at(conn, table.id, place)?;
     let Some(row) = row else { return Ok(()) };
@@ -47,7 +47,7 @@ pub(super) fn note(
         winner.as_ref().map(|_| table.id),
         winner,
         winner_json,
-        version_to(since.stamp().version),
+        version_to(since.version),
         json(&row.key),
         row_json(table, &row),
     ])?;
@@ -62,8 +62,13 @@ fn row_json(table: &Table, row: &ParkedRow) -> String {
 
 /// Returns columns and values as a JSON object.
 fn object<'c>(cells: impl Iterator<Item = (&'c Column, Value)>) -> String {
-    let cells = cells.map(|(column, value)| {
-        let name = serde_json::Value::from(column.name.as_str());
+    named(cells.map(|(column, value)| (column.name.as_str(), value)))
+}
+
+/// Returns names and values as a JSON object.
+pub(super) fn named<'c>(cells: impl Iterator<Item = (&'c str, Value)>) -> String {
+    let cells = cells.map(|(name, value)| {
+        let name = serde_json::Value::from(name);
         format!("{name}:{}", json(&value))
     });
     format!("{{{}}}", cells.collect::<Vec<_>>().join(","))

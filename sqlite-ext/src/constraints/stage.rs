@@ -1,14 +1,16 @@
-//! The contest for unique values, on the tables themselves.
+//! One table's rows between the table and the store: the contest for unique values, and both ways.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use rusqlite::{Connection, params_from_iter};
 use syncline_crdt::{Arena, Claim, Stamp, Value, settle_claims};
 
 use super::checks;
 use super::listing::{self, Ground};
+use super::reference::Reference;
 use super::scratch::{self, Scratch};
-use super::store::{self, ParkedRow};
+use super::store::{self, ParkedRow, Standing};
 use super::unique::{self, UniqueIndex};
 use crate::clocks::{self, Lane, ROW};
 use crate::rows;
@@ -16,7 +18,7 @@ use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table};
 use crate::value::Bound;
 
-/// One table's contest.
+/// One table's rows.
 pub(super) struct Stage<'a> {
     conn: &'a Connection,
     table: &'a Table,
@@ -24,11 +26,15 @@ pub(super) struct Stage<'a> {
     indices: Vec<UniqueIndex>,
     /// The lanes whose stamps make a row's claim.
     lanes: Vec<i64>,
+    /// What its rows refer to.
+    references: Vec<Rc<Reference>>,
     scratch: Option<Scratch>,
     /// The index under which each rival was met last.
     grounds: BTreeMap<Vec<u8>, usize>,
-    /// Rows that were shown or parked.
-    pub(super) moved_count: usize,
+    /// Rows that were shown.
+    pub(super) shown: BTreeSet<RowKey>,
+    /// Rows that were taken out of the table.
+    pub(super) hidden: BTreeSet<RowKey>,
 }
 
 impl<'a> Stage<'a> {
@@ -36,6 +42,7 @@ impl<'a> Stage<'a> {
         conn: &'a Connection,
         table: &'a Table,
         sites: &'a Sites,
+        references: Vec<Rc<Reference>>,
     ) -> rusqlite::Result<Self> {
         let indices = unique::indices(conn, &table.name)?;
         let lanes = unique::claiming_lanes(conn, table, &indices)?;
@@ -45,19 +52,104 @@ impl<'a> Stage<'a> {
             sites,
             indices,
             lanes,
+            references,
             scratch: None,
             grounds: BTreeMap::new(),
-            moved_count: 0,
+            shown: BTreeSet::new(),
+            hidden: BTreeSet::new(),
         })
     }
 
+    /// Completes the parked ones of the rows that were written, and notes what they claim.
+    pub(super) fn enter(&mut self, touched: &BTreeSet<RowKey>) -> rusqlite::Result<()> {
+        for place in touched {
+            if let Some(row) = store::at(self.conn, self.table.id, place)? {
+                self.enter_row(place, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter_row(&mut self, place: &RowKey, mut row: ParkedRow) -> rusqlite::Result<()> {
+        let (conn, table) = (self.conn, self.table);
+        store::drop_claims(conn, table.id, place)?;
+        if let Err(error) = self.fill(&mut row) {
+            store::set_standing(conn, table.id, place, Standing::Unfit)?;
+            let claim = self.claim(place, place)?;
+            let broken = checks::broken(&error);
+            let reason = match &broken {
+                Some(_) => "what was written to it on several devices breaks it".to_owned(),
+                None => format!("the table does not admit it: {error}"),
+            };
+            let ground = Ground {
+                broken: broken.as_deref().unwrap_or_default(),
+                reason,
+                winner: None,
+            };
+            return listing::note(conn, table, place, &ground, claim.stamp());
+        }
+        if store::standing(conn, table.id, place)? == Some(Standing::Unfit) {
+            store::set_standing(conn, table.id, place, Standing::Contends)?;
+        }
+        store::put(conn, table, &row)?;
+        let scratch = self.scratch.as_ref().expect("a row was put into it");
+        let claims = self.claims(&scratch.conn, &row.key)?;
+        self.add_claims(place, &claims)
+    }
+
+    /// Makes a parked row the only one of the copy, and completes it.
+    fn fill(&mut self, row: &mut ParkedRow) -> rusqlite::Result<()> {
+        let scratch = match self.scratch.take() {
+            Some(scratch) => scratch,
+            None => Scratch::open(self.conn, &self.table.name)?,
+        };
+        self.scratch.insert(scratch).fill(self.table, row)
+    }
+
+    /// Returns what a row claims and refers to: labels and forms. `at` is open on the table or on
+    /// its copy.
+    fn claims(&self, at: &Connection, key: &[Value]) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+        let mut claims = Vec::new();
+        for index in &self.indices {
+            if let Some(tuple) = index.tuple(at, self.table, key)? {
+                claims.push((index.label.clone(), index.form(&tuple)));
+            }
+        }
+        for reference in &self.references {
+            if let Some(values) = reference.values(at, key)? {
+                let form = reference.form(self.conn, &values)?;
+                claims.push((reference.key.label.clone(), form));
+            }
+        }
+        Ok(claims)
+    }
+
+    fn add_claims(&self, place: &RowKey, claims: &[(String, Vec<u8>)]) -> rusqlite::Result<()> {
+        for (label, form) in claims {
+            store::add_claim(self.conn, self.table.id, (label, form), place)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what a row refers to, if it is there and refers to anything.
+    pub(super) fn reference(
+        &mut self,
+        reference: &Reference,
+        place: &RowKey,
+    ) -> rusqlite::Result<Option<Vec<Value>>> {
+        let Some(mut row) = store::at(self.conn, self.table.id, place)? else {
+            return reference.values(self.conn, &store::unpacked(place));
+        };
+        self.fill(&mut row)?;
+        let scratch = self.scratch.as_ref().expect("a row was put into it");
+        reference.values(&scratch.conn, &row.key)
+    }
+
     /// Decides which of the rows that were written, or depend on them, are shown.
-    pub(super) fn settle(&mut self, touched: &BTreeSet<RowKey>) -> rusqlite::Result<()> {
+    pub(super) fn contest(&mut self, touched: &BTreeSet<RowKey>) -> rusqlite::Result<()> {
         let mut queue = BTreeSet::new();
         for place in touched {
-            if let Some(row) = store::at(self.conn, self.table.id, place)?
-                && self.enter(place, row)?
-            {
+            if store::standing(self.conn, self.table.id, place)? == Some(Standing::Contends) {
                 queue.insert(self.claim(place, place)?);
             }
         }
@@ -72,42 +164,41 @@ impl<'a> Stage<'a> {
         settle_claims(self, queue)
     }
 
-    /// Completes a parked row that was written and notes what it claims. Returns whether the table
-    /// admits it at all.
-    fn enter(&mut self, place: &RowKey, mut row: ParkedRow) -> rusqlite::Result<bool> {
-        store::drop_claims(self.conn, self.table.id, place)?;
-        let scratch = match self.scratch.take() {
-            Some(scratch) => scratch,
-            None => Scratch::open(self.conn, &self.table.name)?,
-        };
-        let scratch = self.scratch.insert(scratch);
-        if let Err(error) = scratch.fill(self.table, &mut row) {
-            let claim = self.claim(place, place)?;
-            let broken = checks::broken(&error);
-            let reason = match &broken {
-                Some(_) => "what was written to it on several devices breaks it".to_owned(),
-                None => format!("the table does not admit it: {error}"),
-            };
-            let ground = Ground {
-                broken: broken.as_deref().unwrap_or_default(),
-                reason,
-                winner: None,
-            };
-            listing::note(self.conn, self.table, place, &ground, &claim)?;
-            return Ok(false);
+    /// Keeps a row out of sight, since something that it needs is not there.
+    pub(super) fn bar(
+        &mut self,
+        place: &RowKey,
+        ground: &Ground<'_>,
+        standing: Standing,
+        columns: &[String],
+    ) -> rusqlite::Result<()> {
+        if !store::contains(self.conn, self.table.id, place)? {
+            self.hide(place)?;
         }
-        store::put(self.conn, self.table, &row)?;
-        for index in &self.indices {
-            if let Some(tuple) = index.tuple(&scratch.conn, self.table, &row.key)? {
-                let claim = (index.label.as_str(), &index.form(&tuple)[..]);
-                store::add_claim(self.conn, self.table.id, claim, place)?;
-            }
+        store::set_standing(self.conn, self.table.id, place, standing)?;
+        let is_named = |name: &String| columns.iter().any(|own| own.eq_ignore_ascii_case(name));
+        let named = self.table.columns.iter().filter(|c| is_named(&c.name));
+        let mut lanes: Vec<i64> = named.map(|column| column.lane).collect();
+        if lanes.is_empty() {
+            lanes = self
+                .table
+                .columns
+                .iter()
+                .map(|column| column.lane)
+                .collect();
         }
-        Ok(true)
+        let since = self.latest(&lanes, place)?;
+        listing::note(self.conn, self.table, place, ground, since)
     }
 
     /// Returns a row's claim: the latest stamp among its columns that an index mentions.
     fn claim(&self, place: &RowKey, clocks_at: &RowKey) -> rusqlite::Result<Claim> {
+        let stamp = self.latest(&self.lanes, clocks_at)?;
+        Ok(Claim::new(stamp, store::packed(place)))
+    }
+
+    /// Returns the latest stamp of a row in some lanes.
+    fn latest(&self, lanes: &[i64], clocks_at: &RowKey) -> rusqlite::Result<Stamp> {
         let at = |lane| {
             let lane = Lane {
                 table_id: self.table.id,
@@ -118,10 +209,10 @@ impl<'a> Stage<'a> {
         };
         let whole = at(ROW)?.unwrap_or_default();
         let mut latest: Option<Stamp> = None;
-        for lane in &self.lanes {
+        for lane in lanes {
             latest = latest.max(Some(at(*lane)?.unwrap_or(whole)));
         }
-        Ok(Claim::new(latest.unwrap_or(whole), store::packed(place)))
+        Ok(latest.unwrap_or(whole))
     }
 
     /// Returns the places of the parked rows that are rivals of a shown row; none if it is not
@@ -131,7 +222,10 @@ impl<'a> Stage<'a> {
         for index in &self.indices {
             if let Some(tuple) = index.tuple(self.conn, self.table, key)? {
                 let claim = (index.label.as_str(), &index.form(&tuple)[..]);
-                found.extend(store::claimants(self.conn, self.table.id, claim)?);
+                let claimants = store::claimants(self.conn, self.table.id, claim)?;
+                let contends = |(_, standing): &(RowKey, _)| *standing == Standing::Contends;
+                let contending = claimants.into_iter().filter(contends);
+                found.extend(contending.map(|(place, _)| place));
             }
         }
         Ok(found)
@@ -142,19 +236,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Takes a shown row out of the table and keeps it as a parked one.
-    fn hide(&self, place: &RowKey) -> rusqlite::Result<()> {
+    fn hide(&mut self, place: &RowKey) -> rusqlite::Result<()> {
         let key = store::unpacked(place);
-        let mut claims = Vec::new();
-        for index in &self.indices {
-            if let Some(tuple) = index.tuple(self.conn, self.table, &key)? {
-                claims.push((index.label.as_str(), index.form(&tuple)));
-            }
-        }
+        let claims = self.claims(self.conn, &key)?;
         hide(self.conn, self.table, &key)?;
-        for (label, form) in &claims {
-            store::add_claim(self.conn, self.table.id, (label, form), place)?;
-        }
-        Ok(())
+        self.hidden.insert(place.clone());
+        self.add_claims(place, &claims)
     }
 }
 
@@ -163,15 +250,14 @@ impl Arena for Stage<'_> {
 
     fn shown_rivals(&mut self, claim: &Claim) -> rusqlite::Result<Vec<Claim>> {
         let place = self.place_of(claim);
+        if self.indices.is_empty() {
+            return Ok(vec![]);
+        }
         let Some(mut row) = store::at(self.conn, self.table.id, &place)? else {
             return Ok(vec![]);
         };
-        let scratch = match self.scratch.take() {
-            Some(scratch) => scratch,
-            None => Scratch::open(self.conn, &self.table.name)?,
-        };
-        let scratch = self.scratch.insert(scratch);
-        scratch.fill(self.table, &mut row)?;
+        self.fill(&mut row)?;
+        let scratch = self.scratch.as_ref().expect("a row was put into it");
         let mut found: BTreeMap<RowKey, (usize, Option<i64>)> = BTreeMap::new();
         for (at, index) in self.indices.iter().enumerate() {
             if let Some(tuple) = index.tuple(&scratch.conn, self.table, &row.key)? {
@@ -204,14 +290,15 @@ impl Arena for Stage<'_> {
     }
 
     fn show(&mut self, claim: &Claim) -> rusqlite::Result<()> {
-        self.moved_count += 1;
-        show(self.conn, self.table, &self.place_of(claim))
+        let place = self.place_of(claim);
+        show(self.conn, self.table, &place)?;
+        self.shown.insert(place);
+        Ok(())
     }
 
     fn park(&mut self, claim: &Claim, winner: &Claim) -> rusqlite::Result<()> {
         let place = self.place_of(claim);
         if !store::contains(self.conn, self.table.id, &place)? {
-            self.moved_count += 1;
             self.hide(&place)?;
         }
         let met = self
@@ -224,7 +311,7 @@ impl Arena for Stage<'_> {
             reason: "claimed the same values earlier".to_owned(),
             winner: Some(winner),
         };
-        listing::note(self.conn, self.table, &place, &ground, claim)
+        listing::note(self.conn, self.table, &place, &ground, claim.stamp())
     }
 }
 

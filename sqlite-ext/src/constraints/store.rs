@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use syncline_crdt::{Value, pack_key, unpack_key};
 
@@ -19,6 +20,7 @@ pub(crate) const TABLES: &str = "
         place NOT NULL,
         key BLOB NOT NULL,
         cells BLOB NOT NULL,
+        standing INTEGER NOT NULL DEFAULT 0,
         broken TEXT NOT NULL DEFAULT '',
         reason TEXT NOT NULL DEFAULT '',
         winner_table_id INTEGER,
@@ -39,6 +41,14 @@ pub(crate) const TABLES: &str = "
         PRIMARY KEY(table_id, label, form, place)
     ) WITHOUT ROWID;
     CREATE INDEX syncline_parked_claims_by_place ON syncline_parked_claims(table_id, place);
+    CREATE TABLE syncline_foreign_keys(
+        table_id INTEGER NOT NULL,
+        label TEXT NOT NULL,
+        parent_id INTEGER NOT NULL,
+        definition TEXT NOT NULL,
+        PRIMARY KEY(table_id, label)
+    ) WITHOUT ROWID;
+    CREATE INDEX syncline_foreign_keys_by_parent ON syncline_foreign_keys(parent_id);
     CREATE VIEW syncline_conflicts AS
         SELECT t.name AS table_name, p.key_json AS key, p.row_json AS row,
             p.broken AS constraint_name, p.reason, w.name AS winner_table, p.winner_json AS winner,
@@ -51,7 +61,43 @@ pub(crate) const TABLES: &str = "
 
 /// Takes them away.
 pub(crate) const DROP: &str = "DROP VIEW syncline_conflicts; DROP TABLE syncline_parked_claims;
-    DROP TABLE syncline_parked_rows;";
+    DROP TABLE syncline_parked_rows; DROP TABLE syncline_foreign_keys;";
+
+/// How far a parked row came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It takes part in the contest for unique values, and lost.
+    Contends,
+    /// It does not come so far: what it refers to is not there.
+    Barred,
+    /// It won, but a row of its own tables that it refers to lost.
+    Dependent,
+    /// The table does not admit it.
+    Unfit,
+}
+
+impl Standing {
+    const ALL: [Standing; 4] = [
+        Standing::Contends,
+        Standing::Barred,
+        Standing::Dependent,
+        Standing::Unfit,
+    ];
+}
+
+impl ToSql for Standing {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((*self as i64).into())
+    }
+}
+
+impl FromSql for Standing {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let number = usize::try_from(value.as_i64()?).ok();
+        let found = number.and_then(|number| Standing::ALL.get(number));
+        found.copied().ok_or(FromSqlError::InvalidType)
+    }
+}
 
 /// A row that lives and is not shown.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,6 +199,44 @@ pub(crate) fn any(conn: &Connection, table_id: i64) -> rusqlite::Result<bool> {
 pub(crate) fn contains(conn: &Connection, table_id: i64, place: &RowKey) -> rusqlite::Result<bool> {
     let find = "SELECT 1 FROM syncline_parked_rows WHERE table_id = ?1 AND place = ?2";
     conn.prepare_cached(find)?.exists(params![table_id, place])
+}
+
+/// Returns how far the parked row at a place came; `None` if none is parked there.
+pub(crate) fn standing(
+    conn: &Connection,
+    table_id: i64,
+    place: &RowKey,
+) -> rusqlite::Result<Option<Standing>> {
+    let find = "SELECT standing FROM syncline_parked_rows WHERE table_id = ?1 AND place = ?2";
+    conn.prepare_cached(find)?
+        .query_one(params![table_id, place], |row| row.get(0))
+        .optional()
+}
+
+/// Returns the places of a table's parked rows that came so far, in order.
+pub(crate) fn standing_as(
+    conn: &Connection,
+    table_id: i64,
+    standing: Standing,
+) -> rusqlite::Result<Vec<RowKey>> {
+    let find = "SELECT place FROM syncline_parked_rows
+        WHERE table_id = ?1 AND standing = ?2 ORDER BY place";
+    let mut statement = conn.prepare_cached(find)?;
+    let places = statement.query_map(params![table_id, standing], |row| row.get(0))?;
+    places.collect()
+}
+
+/// Notes how far a parked row came.
+pub(crate) fn set_standing(
+    conn: &Connection,
+    table_id: i64,
+    place: &RowKey,
+    standing: Standing,
+) -> rusqlite::Result<()> {
+    let set = "UPDATE syncline_parked_rows SET standing = ?3 WHERE table_id = ?1 AND place = ?2";
+    conn.prepare_cached(set)?
+        .execute(params![table_id, place, standing])?;
+    Ok(())
 }
 
 /// Returns the parked row at a place.
@@ -276,17 +360,34 @@ pub(crate) fn add_claim(
     Ok(())
 }
 
-/// Returns the places of the parked rows that claim a tuple.
+/// Returns the parked rows that claim a tuple, and how far they came.
 pub(crate) fn claimants(
     conn: &Connection,
     table_id: i64,
     (label, form): (&str, &[u8]),
-) -> rusqlite::Result<Vec<RowKey>> {
-    let find = "SELECT place FROM syncline_parked_claims
+) -> rusqlite::Result<Vec<(RowKey, Standing)>> {
+    let find = "SELECT place, standing FROM syncline_parked_claims
+        JOIN syncline_parked_rows USING(table_id, place)
         WHERE table_id = ?1 AND label = ?2 AND form = ?3";
     let mut statement = conn.prepare_cached(find)?;
-    let places = statement.query_map(params![table_id, label, form], |row| row.get(0))?;
+    let places = statement.query_map(params![table_id, label, form], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
     places.collect()
+}
+
+/// Returns the forms of what a parked row claims under a label.
+pub(crate) fn forms(
+    conn: &Connection,
+    table_id: i64,
+    label: &str,
+    place: &RowKey,
+) -> rusqlite::Result<Vec<Vec<u8>>> {
+    let find = "SELECT form FROM syncline_parked_claims
+        WHERE table_id = ?1 AND place = ?3 AND label = ?2";
+    let mut statement = conn.prepare_cached(find)?;
+    let forms = statement.query_map(params![table_id, label, place], |row| row.get(0))?;
+    forms.collect()
 }
 
 /// Returns the places of the table's parked rows whose winner is the row of the table

@@ -167,6 +167,14 @@ pub(crate) fn claiming_lanes(
 }
 
 impl UniqueIndex {
+    /// Returns the indexed columns; `None` if there is more to it than columns.
+    pub(super) fn plain_columns(&self) -> Option<Vec<&str>> {
+        let columns = self.terms.iter().map(|term| term.column.as_deref());
+        columns
+            .collect::<Option<_>>()
+            .filter(|_| self.condition.is_none())
+    }
+
     /// Returns the indexed columns and expressions, with commas.
     fn columns(&self) -> String {
         let told = |term: &Term| match &term.column {

@@ -6,8 +6,12 @@ use syncline_crdt::rekeyed;
 
 use super::*;
 
-const SCHEMA: &str = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag, up INTEGER REFERENCES p(id));
-    CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p)";
+/// SQLite finds no unique index for the keys on `tag`, so the keys of these tables are not held, and
+/// rows can be seen whose parent is gone.
+const SCHEMA: &str = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag, up INTEGER REFERENCES p(id),
+        FOREIGN KEY(tag) REFERENCES p(tag));
+    CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p,
+        FOREIGN KEY(tag) REFERENCES p(tag))";
 /// Every child with the tag of its parent.
 const FAMILY: &str = "SELECT c.tag, p.tag FROM c LEFT JOIN p ON p.id = parent ORDER BY c.tag";
 
@@ -103,7 +107,7 @@ fn a_child_that_comes_before_its_parent_finds_it() {
     let mut reader = replica("", &[]);
     reader
         .pull(&both[0])
-        .run("INSERT INTO p VALUES(1, 'own', NULL)");
+        .run("PRAGMA foreign_keys = OFF; INSERT INTO p VALUES(1, 'own', NULL)");
     both[0].run("INSERT INTO p VALUES(1, 'a', NULL), (2, 'up', 3), (3, 'top', NULL)");
     both[0].run("INSERT INTO c VALUES(1, 'of a', 1)");
     let mut changes = export(&both[0].conn, &reader.seen(), both[0].now).expect("export");
@@ -128,7 +132,8 @@ fn a_child_that_comes_before_its_parent_finds_it() {
 #[test]
 fn ids_that_sqlite_gives_again_while_a_parked_row_has_them_are_other_rows() {
     let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag, name UNIQUE);
-        CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p)";
+        CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p,
+            FOREIGN KEY(tag) REFERENCES p(tag))";
     let mut all = replicas(schema, &["c", "p"], 2);
     all[0].run("INSERT INTO p VALUES(1, 'a', 'x')");
     all[1].now += 1_000;

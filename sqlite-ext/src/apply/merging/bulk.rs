@@ -276,7 +276,7 @@ impl<'a> Merging<'a> {
                 }
                 done => done?,
             };
-            self.guard.touch_key(&values[..key_count]);
+            self.guard.rewrite_key(&values[..key_count]);
             self.changed_count += 1;
             let columns: Vec<usize> = winners.iter().map(|at| cells.columns[*at].1).collect();
             changed.note(&known, at, place, &columns);

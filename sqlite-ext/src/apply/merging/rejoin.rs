@@ -215,6 +215,6 @@ pub(in crate::apply) fn sweep<'n>(
         touched.add(id, merging.guard.into_touched());
     }
     touched.join(renames.apply(conn)?);
-    constraints::settle(conn, &touched)?;
+    constraints::settle(conn, touched)?;
     Ok(count)
 }
