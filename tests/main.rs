@@ -3,6 +3,7 @@
 mod capture;
 mod cli;
 mod convergence;
+mod cr_sqlite;
 mod documents;
 mod extension;
 mod harness;

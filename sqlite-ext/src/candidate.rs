@@ -173,7 +173,7 @@ pub struct Candidate {
 pub fn candidates(conn: &Connection) -> rusqlite::Result<Vec<Candidate>> {
     let all = "SELECT name FROM main.sqlite_master WHERE type = 'table'
         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'syncline\\_%' ESCAPE '\\'
-        AND name NOT LIKE 'crsql\\_%' ESCAPE '\\'
+        AND name NOT LIKE 'crsql\\_%' ESCAPE '\\' AND name NOT LIKE '%\\_\\_crsql\\_%' ESCAPE '\\'
         ORDER BY name";
     let mut statement = conn.prepare_cached(all)?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?;

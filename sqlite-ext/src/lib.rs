@@ -65,7 +65,7 @@ pub use functions::register;
 pub use options::{ColumnPolicy, ForeignKeyPolicy, Ids, OptionsError, TableOptions};
 #[cfg(feature = "linked")]
 pub use other::load_extension;
-pub use schema::SchemaError;
+pub use schema::{SchemaError, create as create_table, statements as table_statements};
 pub use shadow::{OpenError, is_prepared, prepare, site_id, version_vector};
 pub use table::TableError;
 pub use track::{

@@ -15,7 +15,11 @@ use syncline_crdt::TableSchema;
 use crate::value::quoted;
 
 /// Returns the statements that make a table and its indices.
-pub(crate) fn statements(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+///
+/// # Errors
+///
+/// If SQLite fails.
+pub fn statements(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     let all = "SELECT sql FROM main.sqlite_master WHERE tbl_name = ?1 COLLATE NOCASE
         AND type IN ('table', 'index') AND sql IS NOT NULL ORDER BY type DESC, name";
     let mut statement = conn.prepare_cached(all)?;
@@ -83,6 +87,32 @@ pub(crate) fn check(schema: &TableSchema) -> Result<(), SchemaError> {
         .query_row(&rows, [], |row| row.get(0))
         .map_err(refused)?;
     if rows == 0 { Ok(()) } else { Err(other()) }
+}
+
+/// Makes a table that a peer defined, unless one of its name is here. Returns whether it was made.
+///
+/// # Errors
+///
+/// If the definition does more than that, or SQLite fails.
+pub fn create(conn: &Connection, schema: &TableSchema) -> Result<bool, SchemaError> {
+    let refused = |source| SchemaError::Refused {
+        table: schema.name.clone(),
+        source,
+    };
+    let exists = "SELECT 1 FROM main.sqlite_master WHERE name = ?1 COLLATE NOCASE";
+    let exists = conn
+        .prepare_cached(exists)
+        .and_then(|mut exists| exists.exists([&schema.name]))
+        .map_err(refused)?;
+    if exists {
+        return Ok(false);
+    }
+    check(schema)?;
+    for statement in &schema.statements {
+        let mut statement = conn.prepare(statement).map_err(refused)?;
+        statement.execute([]).map_err(refused)?;
+    }
+    Ok(true)
 }
 
 type Authorizer = unsafe extern "C" fn(

@@ -2,18 +2,19 @@
 //!
 //! A changeset of it has one table of the name [`CHANGES`], whose rows are `crsql_changes` rows and
 //! whose stamps are (`db_version`, `site_id`). What counts as new is what this site wrote; which
-//! write wins is cr-sqlite's own rule.
+//! write wins is cr-sqlite's own rule. The definitions of the tables that changed go with it, so that
+//! a device which lacks one has it made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, params};
 use syncline_crdt::{
     CausalLength, Changeset, Digest, Group, GroupKind, Hlc, Real, RowHasher, SiteId, Stamp,
-    TableChanges, Value, VersionVector,
+    TableChanges, TableSchema, Value, VersionVector,
 };
-use syncline_sqlite as sqlite;
+use syncline_sqlite::{self as sqlite, SchemaError};
 
 use super::Unmerged;
 use crate::replica::ReplicaError;
@@ -44,10 +45,39 @@ pub(super) fn site_id(conn: &Connection) -> rusqlite::Result<SiteId> {
 
 /// Returns how far this site wrote. What it merged is not told by site.
 pub(super) fn version_vector(conn: &Connection) -> rusqlite::Result<VersionVector> {
-    let version = conn
-        .prepare_cached("SELECT crsql_db_version()")?
-        .query_one([], |row| version(row.get(0)?))?;
-    Ok(VersionVector::of(site_id(conn)?, version))
+    Ok(VersionVector::of(site_id(conn)?, stored_version(conn)?))
+}
+
+/// Returns the latest version that is stored.
+///
+/// cr-sqlite counts an `UPDATE` that changed nothing, in that connection alone: then
+/// `crsql_db_version()` is above what another program writes next, which would count as sealed
+/// already.
+fn stored_version(conn: &Connection) -> rusqlite::Result<Hlc> {
+    let clocks = "SELECT name FROM sqlite_master WHERE type = 'table'
+        AND name LIKE '_%\\_\\_crsql\\_clock' ESCAPE '\\' ORDER BY name";
+    let mut statement = conn.prepare_cached(clocks)?;
+    let clocks = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let mut newest = Vec::new();
+    for clock in clocks {
+        let clock = clock?.replace('"', "\"\"");
+        newest.push(format!(
+            "SELECT max(db_version) AS version FROM \"{clock}\""
+        ));
+    }
+    let version = if newest.is_empty() {
+        // Nothing is a CRR, or the clocks are kept in another way.
+        "SELECT crsql_db_version()".to_owned()
+    } else {
+        // Noted where clocks were removed.
+        let noted = "SELECT CAST(value AS INTEGER) FROM crsql_master
+            WHERE key = 'pre_compact_dbversion'";
+        newest.push(noted.to_owned());
+        let newest = newest.join(" UNION ALL ");
+        format!("SELECT ifnull(max(version), 0) FROM ({newest})")
+    };
+    conn.prepare_cached(&version)?
+        .query_one([], |row| self::version(row.get(0)?))
 }
 
 pub(super) fn is_all_own(conn: &Connection) -> rusqlite::Result<bool> {
@@ -89,6 +119,7 @@ pub(super) fn export_own(
     Ok(Some(Changeset {
         since: VersionVector::of(own, after),
         until: VersionVector::of(own, until),
+        schemas: changes.schemas(conn, own, until)?,
         tables: changes.finish(),
         ..Changeset::default()
     }))
@@ -101,9 +132,11 @@ pub(super) fn export_all(conn: &Connection) -> rusqlite::Result<Changeset> {
     while let Some(row) = rows.next()? {
         changes.add(stamp(row)?, row)?;
     }
+    let (own, until) = (site_id(conn)?, stored_version(conn)?);
     Ok(Changeset {
         since: VersionVector::new(),
-        until: version_vector(conn)?,
+        until: VersionVector::of(own, until),
+        schemas: changes.schemas(conn, own, until)?,
         tables: changes.finish(),
         ..Changeset::default()
     })
@@ -114,6 +147,7 @@ pub(super) fn export_all(conn: &Connection) -> rusqlite::Result<Changeset> {
 struct Changes {
     groups: BTreeMap<Stamp, Vec<Value>>,
     rows_count: u64,
+    tables: BTreeSet<String>,
 }
 
 impl Changes {
@@ -123,7 +157,30 @@ impl Changes {
             values.push(value(row.get_ref(at)?));
         }
         self.rows_count += 1;
+        let table: &str = row.get_ref(0)?.as_str()?;
+        if !self.tables.contains(table) {
+            self.tables.insert(table.to_owned());
+        }
         Ok(())
+    }
+
+    /// Returns the definitions of the tables that changed, as of this site at a version.
+    fn schemas(
+        &self,
+        conn: &Connection,
+        site: SiteId,
+        version: Hlc,
+    ) -> rusqlite::Result<Vec<TableSchema>> {
+        let schema = |name: &String| {
+            Ok(TableSchema {
+                name: name.clone(),
+                stamp: Stamp { version, site },
+                origin: SiteId::default(),
+                options: String::new(),
+                statements: sqlite::table_statements(conn, name)?,
+            })
+        };
+        self.tables.iter().map(schema).collect()
     }
 
     fn finish(self) -> Vec<TableChanges> {
@@ -160,25 +217,66 @@ pub(super) fn import(conn: &Connection, changes: &Changeset) -> Result<(), Unmer
                 .iter()
                 .all(|group| group.kind == GroupKind::Cells && group.columns.len() == COLUMNS.len())
     };
-    if !changes.tables.iter().all(fits) || !changes.schemas.is_empty() {
+    if !changes.tables.iter().all(fits) {
         let reason = "its author's tables are tracked by Syncline, and here they are cr-sqlite's: \
             serve both with --crr-extension or both without";
         return Err(Unmerged::NotYet(reason.into()));
     }
-    let merged = conn
+    // Each in a transaction of its own: cr-sqlite cannot write to a CRR in the one that made it, and
+    // rolls the whole of it back where it cannot make one.
+    for schema in &changes.schemas {
+        in_transaction(conn, || take_up(conn, schema))?;
+    }
+    in_transaction(conn, || Ok(insert(conn, &changes.tables)?))
+}
+
+/// Why something of a changeset was not done.
+#[derive(Debug, thiserror::Error)]
+enum NotDone {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error("a table cannot be named `{0}`: such names are cr-sqlite's")]
+    Reserved(String),
+}
+
+fn in_transaction(
+    conn: &Connection,
+    body: impl FnOnce() -> Result<(), NotDone>,
+) -> Result<(), Unmerged> {
+    let done = conn
         .execute_batch("BEGIN IMMEDIATE")
-        .and_then(|()| insert(conn, &changes.tables))
-        .and_then(|()| conn.execute_batch("COMMIT"));
-    let Err(error) = merged else { return Ok(()) };
+        .map_err(NotDone::from)
+        .and_then(|()| body())
+        .and_then(|()| Ok(conn.execute_batch("COMMIT")?));
+    let Err(error) = done else { return Ok(()) };
     if !conn.is_autocommit() {
         conn.execute_batch("ROLLBACK")
             .map_err(|error| Unmerged::Failed(error.into()))?;
     }
-    if super::is_busy(&error) {
-        return Err(Unmerged::Failed(error.into()));
+    match error {
+        NotDone::Sqlite(error) if super::is_busy(&error) => Err(Unmerged::Failed(error.into())),
+        // A table or column that is not here may still come.
+        error => Err(Unmerged::NotYet(error.to_string())),
     }
-    // A table or column that is not here may still come.
-    Err(Unmerged::NotYet(error.to_string()))
+}
+
+/// Makes a table that is not here, and a CRR of one that is none.
+fn take_up(conn: &Connection, schema: &TableSchema) -> Result<(), NotDone> {
+    let name = schema.name.to_ascii_lowercase();
+    let reserved = ["sqlite_", "syncline_", "crsql_"];
+    if reserved.iter().any(|prefix| name.starts_with(prefix)) || name.contains("__crsql_") {
+        return Err(NotDone::Reserved(schema.name.clone()));
+    }
+    sqlite::create_table(conn, schema)?;
+    let is_crr = tables(conn)?
+        .iter()
+        .any(|table| table.eq_ignore_ascii_case(&name));
+    if !is_crr {
+        track(conn, &schema.name)?;
+    }
+    Ok(())
 }
 
 fn insert(conn: &Connection, tables: &[TableChanges]) -> rusqlite::Result<()> {
@@ -293,3 +391,6 @@ fn bound(value: &Value) -> ToSqlOutput<'_> {
         Value::Blob(blob) => ValueRef::Blob(blob),
     })
 }
+
+#[cfg(test)]
+mod tests;

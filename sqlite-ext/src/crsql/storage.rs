@@ -128,9 +128,10 @@ pub(crate) fn id_of(conn: &Connection, name: &str) -> rusqlite::Result<Option<i6
         .optional()
 }
 
-/// Whether a table was made a CRR by `crsql_as_crr`.
+/// Whether a table was made a CRR by `crsql_as_crr`, here or by a cr-sqlite whose database this is.
 pub(crate) fn is_crr(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
-    Ok(is_present(conn)? && id_of(conn, name)?.is_some())
+    Ok(has_table(conn, &format!("{name}__crsql_clock"))?
+        || is_present(conn)? && id_of(conn, name)?.is_some())
 }
 
 /// Returns the number of a site, giving it one if it is new. No site is this one.
