@@ -10,7 +10,7 @@ use syncline_crdt::Hlc;
 
 use crate::shadow::{version_from, version_to};
 use crate::table::RowKey;
-pub(crate) use sorted::{add, at_all, runs};
+pub(crate) use sorted::{add, at_all, join, runs, set_all};
 
 /// The lane of causal lengths. A row without an entry is in its first life.
 pub(crate) const LIFE: i64 = -2;

@@ -9,7 +9,7 @@ mod deletions;
 mod referring;
 mod runs;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 use syncline_crdt::{CausalLength, Hlc, Value, unpack_key};
@@ -438,6 +438,8 @@ impl Folding<'_> {
             causal_length: 0,
         };
         let literals = self.literals()?;
+        // Columns that were written without the rest of their rows.
+        let mut apart: BTreeMap<i64, Vec<(RowKey, RowKey)>> = BTreeMap::new();
         for run @ Run { first, last, mask } in written {
             for (lane, literals) in &literals {
                 if mask.has(*lane) {
@@ -462,9 +464,13 @@ impl Folding<'_> {
             }
             for column in &self.table.columns {
                 if mask.has(column.lane) {
-                    clocks::set(self.conn, self.lane(column.lane), first, last, clock)?;
+                    clocks::join(apart.entry(column.lane).or_default(), first, last);
                 }
             }
+        }
+        for (lane, runs) in apart {
+            let runs: Vec<_> = runs.iter().map(|(first, last)| (first, last)).collect();
+            clocks::set_all(self.conn, self.lane(lane), &runs, clock)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Clock, INSERT, Lane, Range, last_from};
+use super::{Clock, INSERT, Lane, Range, is_used, last_from, set};
 use crate::shadow::version_to;
 use crate::table::RowKey;
 
@@ -47,16 +47,32 @@ pub(crate) fn at_all(
     Ok(found)
 }
 
-/// Gives a clock to rows that have none in a lane; `keys` ascend.
+/// Gives a clock to runs of rows, whatever they had; the runs ascend.
+pub(crate) fn set_all(
+    conn: &Connection,
+    lane: Lane,
+    runs: &[(&RowKey, &RowKey)],
+    clock: Clock,
+) -> rusqlite::Result<()> {
+    if !is_used(conn, lane)? {
+        return add(conn, lane, runs, clock);
+    }
+    for (first, last) in runs {
+        set(conn, lane, first, last, clock)?;
+    }
+    Ok(())
+}
+
+/// Gives a clock to runs of rows that have none in a lane; the runs ascend.
 pub(crate) fn add(
     conn: &Connection,
     lane: Lane,
-    keys: &[RowKey],
+    runs: &[(&RowKey, &RowKey)],
     clock: Clock,
 ) -> rusqlite::Result<()> {
     let mut statement = conn.prepare_cached(INSERT)?;
     let (version, length) = (version_to(clock.version), clock.causal_length.cast_signed());
-    for (first, last) in runs(keys) {
+    for (first, last) in runs {
         let (table_id, lane) = (lane.table_id, lane.lane);
         statement.execute(params![
             table_id, lane, first, last, clock.site, version, length
@@ -65,12 +81,26 @@ pub(crate) fn add(
     Ok(())
 }
 
+/// Puts a run behind others, or into the last of them where it follows that.
+pub(crate) fn join(runs: &mut Vec<(RowKey, RowKey)>, first: &RowKey, last: &RowKey) {
+    if let Some((_, end)) = runs.last_mut()
+        && follows(end, first)
+    {
+        *end = last.clone();
+        return;
+    }
+    runs.push((first.clone(), last.clone()));
+}
+
 /// Returns the first and last of keys that follow each other; `keys` ascend.
 pub(crate) fn runs(keys: &[RowKey]) -> Vec<(&RowKey, &RowKey)> {
-    let follows = |a: &RowKey, b: &RowKey| match (a, b) {
-        (RowKey::Rowid(a), RowKey::Rowid(b)) => a.checked_add(1) == Some(*b),
-        _ => false,
-    };
     let chunks = keys.chunk_by(follows);
     chunks.map(|run| (&run[0], &run[run.len() - 1])).collect()
+}
+
+fn follows(a: &RowKey, b: &RowKey) -> bool {
+    match (a, b) {
+        (RowKey::Rowid(a), RowKey::Rowid(b)) => a.checked_add(1) == Some(*b),
+        _ => false,
+    }
 }

@@ -92,7 +92,7 @@ impl Folding<'_> {
             version: self.version,
             causal_length: CausalLength::FIRST.dead().get(),
         };
-        clocks::add(self.conn, self.lane(LIFE), &first_lives, clock)
+        clocks::add(self.conn, self.lane(LIFE), &runs(&first_lives), clock)
     }
 
     /// Takes the clocks from rows that were written and then deleted before the fold.

@@ -309,9 +309,7 @@ impl<'a> Merging<'a> {
             }
         }
         for (column, places) in &changed.set {
-            for (first, last) in runs(places) {
-                clocks::set(self.conn, self.column_lane(*column), first, last, clock)?;
-            }
+            clocks::set_all(self.conn, self.column_lane(*column), &runs(places), clock)?;
             self.used[*column] = true;
         }
         Ok(())
