@@ -21,6 +21,8 @@ pub struct Changeset {
     pub settled: VersionVector,
     /// Tables that were tracked in between.
     pub schemas: Vec<TableSchema>,
+    /// Columns and tables that were renamed in between.
+    pub renames: Vec<Rename>,
     /// The changes, table by table.
     pub tables: Vec<TableChanges>,
 }
@@ -40,6 +42,20 @@ pub struct TableSchema {
     /// Its `CREATE TABLE` and `CREATE INDEX` statements, in this order. They come from a peer:
     /// whoever runs them must allow nothing else in them.
     pub statements: Vec<String>,
+}
+
+/// A column or a table that was renamed somewhere. Changes to it go by either name from then on: a
+/// replica that has one of them takes the other for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rename {
+    /// The column's table; empty if it is a table that was renamed.
+    pub table: String,
+    /// The name before.
+    pub former: String,
+    /// The name afterwards.
+    pub name: String,
+    /// When and where it was renamed.
+    pub stamp: Stamp,
 }
 
 /// One table's changes.
@@ -105,7 +121,7 @@ impl TableChanges {
 impl Changeset {
     /// Whether it tells nothing new.
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty() && self.schemas.is_empty()
+        self.tables.is_empty() && self.schemas.is_empty() && self.renames.is_empty()
     }
 
     /// Returns the number of rows that the groups name; a row written at several times counts

@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod key;
+mod rename;
 mod value;
 
 pub use key::{pack_key, unpack_key};
@@ -92,6 +93,7 @@ impl Changeset {
             put_bytes(&mut writer.bytes, schema.options.as_bytes());
             writer.names(&schema.statements);
         }
+        writer.renames(&self.renames);
         writer.length(self.tables.len());
         for table in &self.tables {
             put_bytes(&mut writer.bytes, table.name.as_bytes());
@@ -138,6 +140,7 @@ impl Changeset {
                 statements,
             })
         })?;
+        let renames = reader.renames()?;
         let tables = reader.list(4, Reader::table)?;
         if reader.at != body.len() {
             return Err(reader.invalid("nothing may follow the last table"));
@@ -148,6 +151,7 @@ impl Changeset {
             collected,
             settled,
             schemas,
+            renames,
             tables,
         })
     }

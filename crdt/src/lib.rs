@@ -26,7 +26,7 @@ mod stamp;
 mod value;
 mod vector;
 
-pub use changeset::{Changeset, Group, GroupKind, TableChanges, TableSchema};
+pub use changeset::{Changeset, Group, GroupKind, Rename, TableChanges, TableSchema};
 pub use codec::{
     CHANGESET_BYTES_MAX, COLUMNS_COUNT_MAX, DecodeError, NAME_BYTES_MAX, OPTIONS_BYTES_MAX,
     ROW_BYTES_MAX, pack_key, unpack_key,

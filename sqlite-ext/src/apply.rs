@@ -3,6 +3,7 @@
 mod fitting;
 mod merging;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
@@ -22,7 +23,9 @@ use crate::schema::{self, SchemaError};
 use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{RowKey, Table, TableInfo};
 use crate::track::{self, TrackError};
-use crate::{FoldError, TableError, fold, heal, joined, parked, untracked, watermark};
+use crate::{
+    FoldError, TableError, fold, heal, joined, lacking, other_names, parked, untracked, watermark,
+};
 use fitting::{Fitted, fit};
 use merging::Merging;
 
@@ -198,19 +201,28 @@ pub fn import_changeset(
             met: BTreeMap::new(),
         });
         let mut adopted = Vec::new();
+        let renamed = other_names::take_up(conn, &changeset.renames)?;
         for table in &changeset.schemas {
+            let name = other_names::name_here(conn, &table.name)?;
+            let table = &TableSchema {
+                name,
+                ..table.clone()
+            };
             match take_up(conn, table)? {
                 Taken::Made => report.tables_created.push(table.name.clone()),
-                Taken::Adopted => adopted.push(&table.name),
+                Taken::Adopted => adopted.push(table.name.clone()),
                 Taken::Known => {}
             }
         }
         constraints::renew(conn)?;
         report.changed_count = merge_tables(conn, &changeset.tables, &mut past)?;
         for name in adopted {
-            if let Some(table) = Table::named(conn, name)? {
+            if let Some(table) = Table::named(conn, &name)? {
                 joined::fill(conn, &table)?;
             }
+        }
+        for table in &renamed {
+            parked::replay(conn, table, Past::of(conn)?)?;
         }
         if let Some(rejoin) = &past.rejoin {
             let names = changeset.schemas.iter().map(|schema| &schema.name);
@@ -226,6 +238,7 @@ pub fn import_changeset(
         if standing != Standing::Level {
             collect::note(conn, &changeset.collected, &changeset.settled)?;
         }
+        lacking::settle(conn, changeset)?;
         constraints::note_schema(conn)?;
         heal::note_checked(conn)?;
         Ok(report)
@@ -280,7 +293,9 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
     }
     let groups = changeset.tables.iter().flat_map(|table| &table.groups);
     let stamps = groups.map(|group| group.stamp);
-    for stamp in stamps.chain(changeset.schemas.iter().map(|schema| schema.stamp)) {
+    let renames = changeset.renames.iter().map(|rename| rename.stamp);
+    let schemas = changeset.schemas.iter().map(|schema| schema.stamp);
+    for stamp in stamps.chain(schemas).chain(renames) {
         if stamp.version > changeset.until.version(stamp.site) {
             return Err(ImportError::Beyond { site: stamp.site });
         }
@@ -395,11 +410,15 @@ pub(crate) fn merge_tables(
     let mut changed_count = 0;
     let mut touched = Touched::default();
     let mut renames = Renames::default();
-    for changes in parents_first(conn, tables)? {
-        let table = Table::named(conn, &changes.name)?;
+    for given in parents_first(conn, tables)? {
+        let table = other_names::table(conn, &given.name)?;
+        let changes = match &table {
+            Some(table) => other_names::local(conn, table, given)?,
+            None => Cow::Borrowed(given),
+        };
         // A key of other columns names other rows: they wait until the table has that key.
         let Some(table) = table.filter(|table| table.has_key(&changes.key_columns)) else {
-            let mut changes = changes.clone();
+            let mut changes = given.clone();
             // What is settled was parked before, or is of a row that is forgotten.
             changes.groups.retain(|group| !past.has(group.stamp));
             if !changes.groups.is_empty() {
@@ -414,7 +433,7 @@ pub(crate) fn merge_tables(
             });
         }
         watermark::settle(conn, &table)?;
-        let Fitted { changes, unfit } = fit(conn, &table, changes)?;
+        let Fitted { changes, unfit } = fit(conn, &table, &changes)?;
         let mut merging = Merging::new(conn, &table, &changes, past, &mut renames)?;
         for group in &changes.groups {
             let site = sites.ordinal(conn, group.stamp.site)?;
@@ -429,7 +448,7 @@ pub(crate) fn merge_tables(
         if !groups.is_empty() {
             let mut waiting = TableChanges {
                 groups,
-                ..changes.without_groups()
+                ..given.without_groups()
             };
             parked::retain_living(conn, &table, &mut waiting)?;
             if !waiting.groups.is_empty() {

@@ -77,16 +77,48 @@ pub(crate) fn drop_triggers(conn: &Connection, table_id: i64) -> rusqlite::Resul
 
 /// Whether all triggers of a table are there, and say what they should.
 pub(crate) fn is_complete(conn: &Connection, table: &Table) -> rusqlite::Result<bool> {
-    let found = "SELECT sql FROM main.sqlite_master
+    let found = found(conn, table)?.into_iter();
+    let found: BTreeSet<String> = found.map(|(_, sql)| sql).collect();
+    let ceiling = watermark::ceiling(conn, table)?;
+    let made = |ceiling| triggers(table, ceiling).into_iter().collect();
+    Ok(found == made(None) || found == made(Some(ceiling)))
+}
+
+/// Returns the names and texts of a table's triggers.
+pub(crate) fn found(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<(String, String)>> {
+    let found = "SELECT name, sql FROM main.sqlite_master
         WHERE type = 'trigger' AND name GLOB ?1 AND name NOT GLOB '*_displace*'
         AND tbl_name = ?2 COLLATE NOCASE";
     let mut statement = conn.prepare_cached(found)?;
     let named = (format!("syncline_{}_*", table.id), &table.name);
-    let found = statement.query_map(named, |row| row.get(0))?;
-    let found: BTreeSet<String> = found.collect::<Result<_, _>>()?;
+    let found = statement.query_map(named, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    found.collect()
+}
+
+/// Returns the triggers that name no column beside the key, with the ceiling that is among those
+/// that are there.
+pub(crate) fn of_key(
+    conn: &Connection,
+    table: &Table,
+    found: &BTreeMap<String, String>,
+) -> rusqlite::Result<Vec<String>> {
     let ceiling = watermark::ceiling(conn, table)?;
-    let made = |ceiling| triggers(table, ceiling).into_iter().collect();
-    Ok(found == made(None) || found == made(Some(ceiling)))
+    let insert = on_insert(table, Some(ceiling));
+    let has_ceiling = found.values().any(|sql| *sql == insert);
+    Ok(key_triggers(table, has_ceiling.then_some(ceiling)))
+}
+
+/// Returns lanes in order as they share triggers.
+pub(crate) fn together(lanes: &[i64]) -> Vec<&[i64]> {
+    let words = lanes.chunk_by(|a, b| mask::place(*a).0 == mask::place(*b).0);
+    words
+        .flat_map(|word| word.chunks(COLUMNS_TOGETHER))
+        .collect()
+}
+
+/// Returns the name of the trigger for updates whose first column has this lane.
+pub(crate) fn update_name(table_id: i64, lane: i64) -> String {
+    format!("syncline_{table_id}_update_{lane}")
 }
 
 /// Notes a row that is gone as deleted.
@@ -142,22 +174,28 @@ fn create(conn: &Connection, triggers: Vec<String>) -> rusqlite::Result<()> {
 /// Returns the statements that make the triggers, as SQLite stores them; `ceiling` is that of the
 /// one for inserts.
 fn triggers(table: &Table, ceiling: Option<i64>) -> Vec<String> {
+    let mut all = key_triggers(table, ceiling);
+    let mut columns: Vec<&Column> = table.captured().collect();
+    columns.sort_by_key(|column| column.lane);
+    let lanes: Vec<i64> = columns.iter().map(|column| column.lane).collect();
+    let mut rest = &columns[..];
+    for together in together(&lanes) {
+        let (columns, others) = rest.split_at(together.len());
+        all.push(on_update(table, columns));
+        rest = others;
+    }
+    all.extend(policies::triggers(table));
+    all
+}
+
+/// Returns the statements of the triggers that name no column beside the key.
+fn key_triggers(table: &Table, ceiling: Option<i64>) -> Vec<String> {
     let old = append(table, "OLD", "mask", &DELETED.to_string());
     let delete = trigger(table, "delete", "AFTER DELETE", "", &old);
     let mut all = vec![on_insert(table, ceiling), on_move(table), delete];
-    let mut words: BTreeMap<usize, Vec<&Column>> = BTreeMap::new();
-    for column in table.captured() {
-        words
-            .entry(mask::place(column.lane).0)
-            .or_default()
-            .push(column);
+    if table.kind == KeyKind::Rowid {
+        all.extend(ousted(table));
     }
-    for (word, columns) in words {
-        for columns in columns.chunks(COLUMNS_TOGETHER) {
-            all.push(on_update(table, word, columns));
-        }
-    }
-    all.extend(policies::triggers(table));
     all
 }
 
@@ -195,17 +233,46 @@ fn on_move(table: &Table) -> String {
     trigger(table, "move", &when, &condition, &body)
 }
 
+/// Notes the row whose rowid another one takes by name: SQLite deletes it for `REPLACE`, and fires
+/// no delete trigger unless `recursive_triggers` is on. A note of a row that stays is harmless.
+fn ousted(table: &Table) -> [String; 2] {
+    let (pending, keys, name) = (table.pending(), keys(table), table.quoted());
+    let (rowid, key) = (&table.rowid, table.key_list());
+    let note = format!(
+        "INSERT INTO {pending}({keys}, mask) SELECT {rowid}, {key}, {DELETED} FROM {name} \
+         WHERE {rowid} = NEW.{rowid};"
+    );
+    // Before a row is inserted, its rowid is -1 if SQLite is to choose it.
+    let chosen = format!("WHEN NEW.{rowid} <> -1");
+    let moved = format!("WHEN OLD.{rowid} IS NOT NEW.{rowid}");
+    let of = format!("BEFORE UPDATE OF {}", ROWID_NAMES.join(", "));
+    [
+        trigger(table, "oust", "BEFORE INSERT", &chosen, &note),
+        trigger(table, "ousted", &of, &moved, &note),
+    ]
+}
+
 /// Notes which of some columns an update changed; their lanes are in one word of the mask.
-fn on_update(table: &Table, word: usize, columns: &[&Column]) -> String {
+fn on_update(table: &Table, columns: &[&Column]) -> String {
     let bit = |column: &&Column| {
         let (changed, (_, bit)) = (differs(column), mask::place(column.lane));
         format!("CASE WHEN {changed} THEN {} ELSE 0 END", 1i64 << bit)
     };
     let bits = list(columns.iter().map(bit), " | ");
     let names = list(columns.iter().map(|column| quoted(&column.name)), ", ");
-    let event = format!("update_{}", columns[0].lane);
+    // SQLite drops no column that a trigger names, unless the name means something else without the
+    // column: the same of a query around it. It looks there last, and never for a column that is
+    // there. Each query has a source of its own, since SQLite would store the second of two.
+    let none = columns
+        .iter()
+        .map(|column| format!("NULL AS {}", quoted(&column.name)));
+    let none = format!("SELECT {}", list(none, ", "));
+    let bits =
+        format!("(SELECT (SELECT (SELECT {bits}) FROM ({none}) AS OLD) FROM ({none}) AS NEW)");
+    let lane = columns[0].lane;
+    let event = format!("update_{lane}");
     let when = format!("AFTER UPDATE OF {names}");
-    let body = append(table, "NEW", &mask_name(word), &bits);
+    let body = append(table, "NEW", &mask_name(mask::place(lane).0), &bits);
     trigger(table, &event, &when, "", &body)
 }
 

@@ -4,8 +4,10 @@ use rusqlite::{Connection, params};
 use syncline_crdt::Hlc;
 
 use crate::capture;
-use crate::clocks::{self, Clock, Lane, ROW};
+use crate::clocks::{self, Clock, Lane, ROW, Range};
 use crate::constraints;
+use crate::joined;
+use crate::lacking;
 use crate::rows::key_from;
 use crate::shadow::{OWN, tick};
 use crate::table::{ColumnInfo, KeyKind, RowKey, Table, TableError, TableInfo};
@@ -17,9 +19,81 @@ pub(crate) fn are_all_known(table: &Table, info: &TableInfo) -> bool {
 }
 
 fn added<'a>(table: &Table, info: &'a TableInfo) -> Vec<&'a ColumnInfo> {
-    let is_known = |name: &str| table.captured().any(|column| column.name == name);
+    let is_known = |name: &str| {
+        let mut columns = table.captured();
+        columns.any(|column| column.name.eq_ignore_ascii_case(name))
+    };
     let stored = info.stored_columns();
     stored.filter(|column| !is_known(&column.name)).collect()
+}
+
+/// Returns the lanes of a table's columns with their names, in order.
+pub(crate) fn lanes(conn: &Connection, table_id: i64) -> rusqlite::Result<Vec<(i64, String)>> {
+    let lanes = "SELECT lane, name FROM syncline_columns WHERE table_id = ?1 AND NOT is_gone
+        ORDER BY lane";
+    let mut statement = conn.prepare_cached(lanes)?;
+    let lanes = statement.query_map([table_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    lanes.collect()
+}
+
+/// Forgets a column that was dropped, with its clocks. Its lane stays taken: notes that are not
+/// folded and parked rows may have it, and a column that is added later is another one.
+pub(crate) fn forget(conn: &Connection, table_id: i64, lane: i64) -> rusqlite::Result<()> {
+    hand_over(conn, table_id, lane)?;
+    joined::forget_lanes(conn, table_id, Some(lane))?;
+    let clocks = "DELETE FROM syncline_clocks WHERE table_id = ?1 AND lane = ?2";
+    conn.prepare_cached(clocks)?.execute((table_id, lane))?;
+    let gone = "UPDATE syncline_columns SET is_gone = TRUE WHERE table_id = ?1 AND lane = ?2";
+    conn.prepare_cached(gone)?.execute((table_id, lane))?;
+    Ok(())
+}
+
+/// Gives rows that are known only by cells of one column, since they came in parts, the stamp of
+/// that column as their own, so that others are told of them without it.
+fn hand_over(conn: &Connection, table_id: i64, lane: i64) -> rusqlite::Result<()> {
+    let of_table = |lane| Lane { table_id, lane };
+    let others = lanes(conn, table_id)?.into_iter();
+    let others: Vec<i64> = others
+        .map(|(other, _)| other)
+        .filter(|other| *other != lane)
+        .collect();
+    for cells in clocks::all(conn, of_table(lane))? {
+        for row in clocks::ranges(conn, of_table(ROW), &cells.first, &cells.last)? {
+            if cells.clock == Clock::UNWRITTEN || row.clock != Clock::UNWRITTEN {
+                continue;
+            }
+            for other in &others {
+                fill(conn, of_table(*other), &row)?;
+            }
+            clocks::set(conn, of_table(ROW), &row.first, &row.last, cells.clock)?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes the cells of a lane in a range that have no clock as unwritten.
+fn fill(conn: &Connection, lane: Lane, range: &Range) -> rusqlite::Result<()> {
+    let taken = clocks::ranges(conn, lane, &range.first, &range.last)?;
+    clocks::set(conn, lane, &range.first, &range.last, Clock::UNWRITTEN)?;
+    for range in taken {
+        clocks::set(conn, lane, &range.first, &range.last, range.clock)?;
+    }
+    Ok(())
+}
+
+/// Forgets the columns that the table does not have any more.
+pub(crate) fn forget_missing(
+    conn: &Connection,
+    table_id: i64,
+    info: &TableInfo,
+) -> rusqlite::Result<()> {
+    for (lane, name) in lanes(conn, table_id)? {
+        let mut stored = info.stored_columns();
+        if !stored.any(|column| column.name.eq_ignore_ascii_case(&name)) {
+            forget(conn, table_id, lane)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes up columns that were added since the table was tracked.
@@ -46,6 +120,13 @@ pub(crate) fn take_up(
         version: None,
     };
     for (lane, column) in (next..).zip(added) {
+        let was_dropped = "SELECT 1 FROM syncline_columns WHERE table_id = ?1 AND name = ?2";
+        if conn
+            .prepare_cached(was_dropped)?
+            .exists((table.id, &column.name))?
+        {
+            lacking::note(conn)?;
+        }
         let insert = "INSERT INTO syncline_columns(table_id, lane, name) VALUES(?1, ?2, ?3)";
         conn.prepare_cached(insert)?
             .execute(params![table.id, lane, column.name])?;

@@ -18,7 +18,7 @@ use crate::references::Referents;
 use crate::shadow::{OWN, OpenError, Sites, in_snapshot, is_prepared, version_from, version_to};
 use crate::table::{RowKey, Table};
 use crate::whose::Whose;
-use crate::{FoldError, joined, parked, rows, schema, track};
+use crate::{FoldError, joined, other_names, parked, rows, schema, track};
 
 /// Why changes cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -246,6 +246,7 @@ fn read(
         stamp.version > changeset.since.version(stamp.site)
             && stamp.version <= changeset.until.version(stamp.site)
     };
+    changeset.renames = other_names::changes(conn, sites, is_new)?;
     let waiting = parked::changes(conn, is_new)?;
     changeset.tables.extend(waiting);
     Ok(changeset)

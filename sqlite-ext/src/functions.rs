@@ -9,8 +9,8 @@ use syncline_crdt::VersionVector;
 use crate::apply::STATEMENTS_COUNT;
 use crate::crsql;
 use crate::{
-    TableOptions, Tracked, collect, digest, export, fold, import, is_prepared, leave, prepare,
-    site_id, track, untrack, version_vector,
+    TableOptions, Tracked, collect, digest, export, fold, import, is_prepared, lacking, leave,
+    prepare, site_id, track, untrack,
 };
 
 /// Adds the SQL functions to a connection.
@@ -93,7 +93,7 @@ pub fn register(conn: &Connection) -> Result<()> {
         fold(conn, now_unix_ms()).map_err(user)?;
         let prepared = is_prepared(conn).map_err(user)?;
         let seen = if prepared {
-            version_vector(conn)?
+            lacking::asking(conn)?
         } else {
             VersionVector::new()
         };

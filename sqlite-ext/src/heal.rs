@@ -16,11 +16,13 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::alter::{self, Altered};
 use crate::candidate::obstacle;
 use crate::capture::{self, DELETED, WHOLE};
 use crate::clocks::{self, LIFE, Lane, ROW};
 use crate::columns;
 use crate::constraints;
+use crate::lacking;
 use crate::options::TableOptions;
 use crate::policies;
 use crate::rekey::rekey;
@@ -85,6 +87,8 @@ enum Care {
     Nothing,
     /// Columns were added.
     Columns(Table),
+    /// Columns were renamed or dropped, and perhaps added.
+    Altered(Altered),
     /// Its triggers are gone, so what became of its rows is not known.
     Triggers,
     /// It has another key.
@@ -117,6 +121,12 @@ fn care(conn: &Connection, entry: &Entry) -> Result<Care, TableError> {
     }
     let options = TableOptions::of(conn, entry.id)?;
     let obstacle = obstacle(conn, &info)?.map(|obstacle| obstacle.to_string());
+    if entry.aside.is_none()
+        && obstacle.is_none()
+        && let Some(altered) = alter::altered(conn, entry, &info)?
+    {
+        return Ok(Care::Altered(altered));
+    }
     let obstacle = match obstacle {
         Some(obstacle) => Some(obstacle),
         None => policies::refusal(conn, &info, &options)?.map(|refusal| refusal.to_string()),
@@ -138,7 +148,8 @@ pub(crate) fn is_needed(conn: &Connection) -> Result<bool, TableError> {
         return Ok(false);
     }
     for entry in Entry::all(conn)? {
-        if !matches!(care(conn, &entry)?, Care::Nothing) {
+        let is_moved = alter::moved(conn, &entry)?.is_some();
+        if is_moved || !matches!(care(conn, &entry)?, Care::Nothing) {
             return Ok(true);
         }
     }
@@ -161,17 +172,30 @@ pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableE
     if rowids_hold && is_checked(conn)? {
         return Ok(mended);
     }
-    for entry in Entry::all(conn)? {
+    for mut entry in Entry::all(conn)? {
         let id = entry.id;
+        if let Some(name) = alter::moved(conn, &entry)? {
+            alter::follow(conn, &entry, &name, now_unix_ms)?;
+            entry.name = name;
+            mended.widened.insert(id);
+        }
         match care(conn, &entry)? {
             Care::Nothing => {}
             Care::Columns(table) => {
                 columns::take_up(conn, &table, now_unix_ms)?;
                 mended.widened.insert(id);
             }
+            Care::Altered(altered) => {
+                alter::take_up(conn, &entry, &altered, now_unix_ms)?;
+                mended.widened.insert(id);
+            }
             Care::Triggers => {
                 set_aside(conn, id, None)?;
                 mend(conn, &entry, now_unix_ms, |conn, table| {
+                    if table.kind == KeyKind::Rowid {
+                        // Rows may have been left out whose keys nobody knows here.
+                        lacking::note(conn)?;
+                    }
                     capture::renew(conn, table)?;
                     constraints::capture(conn, table)?;
                     untracked::drop_gone(conn, table)?;
@@ -181,6 +205,7 @@ pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableE
             }
             Care::Key(shape) => {
                 set_aside(conn, id, None)?;
+                lacking::note(conn)?;
                 rekey(conn, &entry, &shape)?;
                 mend(conn, &entry, now_unix_ms, |conn, table| {
                     untracked::drop_gone(conn, table)?;
@@ -265,6 +290,9 @@ fn mend(
     now_unix_ms: u64,
     how: impl FnOnce(&Connection, &Table) -> rusqlite::Result<()>,
 ) -> Result<(), TableError> {
+    if let Some(info) = TableInfo::read(conn, &entry.name)? {
+        columns::forget_missing(conn, entry.id, &info)?;
+    }
     if let Some(table) = Table::read(conn, entry.id, &entry.name)? {
         let table = columns::take_up(conn, &table, now_unix_ms)?;
         how(conn, &table)?;
@@ -358,15 +386,19 @@ fn note_rows(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
 }
 
 /// Notes the rows that have clocks and are neither in the table nor parked. Where rows are named by
-/// a rowid of SQLite's own, the key of such a row is not known, and nothing is noted.
+/// a rowid of SQLite's own, the key of such a row is not known: others have to tell it.
 pub(crate) fn note_all_gone(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
-    if table.kind == KeyKind::Rowid {
-        return Ok(());
-    }
     let rows = Lane {
         table_id: table.id,
         lane: ROW,
     };
+    if table.kind == KeyKind::Rowid {
+        return if lacking::has_all(conn, table)? {
+            Ok(())
+        } else {
+            lacking::note(conn)
+        };
+    }
     for range in clocks::all(conn, rows)? {
         note_gone(conn, table, &range)?;
     }

@@ -14,6 +14,7 @@
 //! the row, one for its causal length. In each lane, neighbouring rows with the same stamp share
 //! one entry, so a bulk insert costs one.
 
+mod alter;
 mod apply;
 mod births;
 mod candidate;
@@ -29,6 +30,7 @@ mod fold;
 mod functions;
 mod heal;
 mod joined;
+mod lacking;
 #[cfg(feature = "loadable")]
 mod loadable;
 mod mask;
@@ -36,6 +38,7 @@ mod options;
 mod origin;
 #[cfg(feature = "linked")]
 mod other;
+mod other_names;
 mod parked;
 mod placing;
 mod policies;

@@ -14,10 +14,9 @@ use crate::clocks::{self, LIFE, Lane};
 use crate::collect::Past;
 use crate::constraints::store as stored;
 use crate::placing::Placing;
-use crate::rows;
 use crate::shadow::{OWN, Sites, in_savepoint};
 use crate::table::{RowKey, Table, TableError, canonical};
-use crate::untracked;
+use crate::{other_names, rows, untracked};
 
 /// Keeps a table's changes for later.
 pub(crate) fn park(conn: &Connection, table: &TableChanges) -> rusqlite::Result<()> {
@@ -37,10 +36,14 @@ pub(crate) fn park(conn: &Connection, table: &TableChanges) -> rusqlite::Result<
 /// Merges what waited for a table; `past` is empty if no row of the table was here before. What of
 /// it still has no place waits on; merging the rest a second time changes nothing.
 pub(crate) fn replay(conn: &Connection, name: &str, mut past: Past) -> rusqlite::Result<()> {
-    let waiting = "SELECT id, changes FROM syncline_parked WHERE name = ?1 COLLATE NOCASE";
-    let mut statement = conn.prepare_cached(waiting)?;
-    let waiting = statement.query_map([name], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let waiting: Vec<(i64, Vec<u8>)> = waiting.collect::<Result<_, _>>()?;
+    let sql = "SELECT id, changes FROM syncline_parked WHERE name = ?1 COLLATE NOCASE";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut waiting: Vec<(i64, Vec<u8>)> = Vec::new();
+    for name in other_names::names(conn, name)? {
+        let found = statement.query_map([name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        waiting.extend(found.collect::<Result<Vec<_>, _>>()?);
+    }
+    waiting.sort_unstable_by_key(|(id, _)| *id);
     for (id, bytes) in waiting {
         let merged = in_savepoint(conn, || {
             // First, because what has no place is parked again.

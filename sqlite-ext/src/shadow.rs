@@ -38,7 +38,16 @@ const TABLES: &str = "
         table_id INTEGER NOT NULL,
         lane INTEGER NOT NULL,
         name TEXT NOT NULL COLLATE NOCASE,
+        is_gone INTEGER NOT NULL DEFAULT FALSE,
         PRIMARY KEY(table_id, lane)
+    ) WITHOUT ROWID;
+    CREATE TABLE syncline_renames(
+        table_name TEXT NOT NULL COLLATE NOCASE,
+        former TEXT NOT NULL COLLATE NOCASE,
+        name TEXT NOT NULL COLLATE NOCASE,
+        site INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        PRIMARY KEY(table_name, former, name)
     ) WITHOUT ROWID;
     CREATE TABLE syncline_clocks(
         table_id INTEGER NOT NULL,

@@ -193,7 +193,8 @@ impl Table {
         };
         let shape = info.shape(conn)?;
         let kind = shape.kind;
-        let lanes = "SELECT lower(name), lane FROM syncline_columns WHERE table_id = ?1";
+        let lanes = "SELECT lower(name), lane FROM syncline_columns
+            WHERE table_id = ?1 AND NOT is_gone";
         let mut lanes = conn.prepare_cached(lanes)?;
         let lanes = lanes.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let lanes: BTreeMap<String, i64> = lanes.collect::<Result<_, _>>()?;

@@ -9,6 +9,8 @@ use syncline_crdt::{
 
 use crate::*;
 
+mod altering;
+mod altering_model;
 mod bulk;
 mod capturing;
 mod changed_keys;
@@ -27,6 +29,7 @@ mod shapes;
 mod unique;
 mod unique_model;
 mod untracked;
+mod ways;
 mod wide;
 
 const NOW: u64 = EPOCH_UNIX_MS + 1_000_000_000;

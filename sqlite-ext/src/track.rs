@@ -510,7 +510,7 @@ pub fn leave(conn: &Connection) -> Result<(), TrackError> {
         conn.execute_batch(joined::DROP)?;
         conn.execute_batch(
             "DROP TABLE syncline_gone; DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;
-             DROP TABLE syncline_parked; DROP TABLE syncline_rekeyed;
+             DROP TABLE syncline_parked; DROP TABLE syncline_rekeyed; DROP TABLE syncline_renames;
              DROP TABLE syncline_definitions;
              DROP TABLE syncline_canary; DROP TABLE syncline_sites; DROP TABLE syncline_meta;",
         )?;

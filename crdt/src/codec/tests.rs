@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Real;
+use crate::{Real, Rename};
 
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -103,23 +103,35 @@ fn changeset() -> impl Strategy<Value = Changeset> {
         }
     });
     let schemas = prop::collection::vec(schema, 0..2);
+    let rename = ("[a-z]{0,8}", "[a-z]{1,8}", "[ü ]{1,8}", stamp());
+    let rename = rename.prop_map(|(table, former, name, stamp)| Rename {
+        table,
+        former,
+        name,
+        stamp,
+    });
+    let renames = prop::collection::vec(rename, 0..3);
     (
         [vector(), vector(), vector(), vector()],
         schemas,
+        renames,
         prop::collection::vec(table, 0..3),
     )
-        .prop_map(|([since, until, collected, seen], schemas, tables)| {
-            let mut settled = seen;
-            settled.join(&collected);
-            Changeset {
-                since,
-                until,
-                collected,
-                settled,
-                schemas,
-                tables,
-            }
-        })
+        .prop_map(
+            |([since, until, collected, seen], schemas, renames, tables)| {
+                let mut settled = seen;
+                settled.join(&collected);
+                Changeset {
+                    since,
+                    until,
+                    collected,
+                    settled,
+                    schemas,
+                    renames,
+                    tables,
+                }
+            },
+        )
 }
 
 /// Gives changed bytes a valid checksum, so that the rules behind it are reached.

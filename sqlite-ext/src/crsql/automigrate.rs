@@ -13,7 +13,7 @@ use super::fractional::{OrderError, as_ordered, drop_order, order_of};
 use crate::shadow::in_savepoint;
 use crate::table::{ColumnInfo, Table, TableError, TableInfo};
 use crate::value::quoted;
-use crate::{capture, constraints, joined};
+use crate::{capture, columns, constraints};
 
 /// Why a schema is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -340,18 +340,16 @@ impl Tracking {
 /// Forgets a column and its clocks: one of the same name that comes later is another column, and
 /// its cells are as old as its default.
 fn forget_column(conn: &Connection, id: i64, column: &str) -> Result<()> {
-    let clocks = "DELETE FROM syncline_clocks WHERE table_id = ?1 AND lane =
-        (SELECT lane FROM syncline_columns WHERE table_id = ?1 AND name = ?2)";
-    conn.execute(clocks, params![id, column])?;
-    let lane = "SELECT lane FROM syncline_columns WHERE table_id = ?1 AND name = ?2";
-    let lane: Option<i64> = conn
-        .query_row(lane, params![id, column], |row| row.get(0))
-        .optional()?;
-    if lane.is_some() {
-        joined::forget_lanes(conn, id, lane)?;
+    let lane =
+        "SELECT lane FROM syncline_columns WHERE table_id = ?1 AND name = ?2 AND NOT is_gone";
+    match conn
+        .prepare(lane)?
+        .query_one(params![id, column], |row| row.get(0))
+        .optional()?
+    {
+        Some(lane) => columns::forget(conn, id, lane),
+        None => Ok(()),
     }
-    let columns = "DELETE FROM syncline_columns WHERE table_id = ?1 AND name = ?2";
-    conn.execute(columns, params![id, column]).map(drop)
 }
 
 #[cfg(test)]

@@ -17,11 +17,11 @@ use crate::collect::{Past, Rejoin};
 use crate::constraints::{self, Touched, store};
 use crate::quiet::Quiet;
 use crate::renames::Renames;
-use crate::rows;
 use crate::shadow::{OWN, Sites};
 use crate::table::{RowKey, Table};
 use crate::track;
 use crate::whose::Whose;
+use crate::{other_names, rows};
 
 impl Rejoin {
     fn has_seen(&self, sites: &Sites, clock: &Clock) -> bool {
@@ -187,6 +187,7 @@ pub(in crate::apply) fn sweep<'n>(
     let mut count = 0;
     let (mut touched, mut renames) = (Touched::default(), Renames::default());
     for name in tables {
+        let name = &other_names::name_here(conn, name)?;
         let Some(id) = track::id_of(conn, name)? else {
             continue;
         };

@@ -1,0 +1,36 @@
+//! Renamed columns and tables as bytes.
+
+use super::{DecodeError, NAME_BYTES_MAX, Reader, Writer, put_bytes};
+use crate::Rename;
+
+/// The most renames in one changeset: a peer that sends more wants to fill the disk.
+const RENAMES_COUNT_MAX: usize = 10_000;
+
+impl Writer {
+    pub(super) fn renames(&mut self, renames: &[Rename]) {
+        self.length(renames.len());
+        for rename in renames {
+            for name in [&rename.table, &rename.former, &rename.name] {
+                put_bytes(&mut self.bytes, name.as_bytes());
+            }
+            self.stamp(rename.stamp);
+        }
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn renames(&mut self) -> Result<Vec<Rename>, DecodeError> {
+        let renames = self.list(5, |reader| {
+            Ok(Rename {
+                table: reader.string(NAME_BYTES_MAX)?,
+                former: reader.name()?,
+                name: reader.name()?,
+                stamp: reader.stamp()?,
+            })
+        })?;
+        if renames.len() > RENAMES_COUNT_MAX {
+            return Err(self.invalid("a changeset has at most 10,000 renames"));
+        }
+        Ok(renames)
+    }
+}
