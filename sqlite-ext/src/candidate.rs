@@ -148,7 +148,7 @@ impl fmt::Display for Limit {
             ),
             Limit::CountedKey { column } => write!(
                 f,
-                "two devices that let SQLite count `{column}` may give one number to two rows, which merge into one"
+                "two devices that let SQLite count `{column}` may give one number to two rows, which merge into one unless it is tracked with counted ids"
             ),
         }
     }
