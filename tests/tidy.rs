@@ -28,11 +28,12 @@ const ARROWS: [(&str, &[&str]); 6] = [
 ];
 
 /// The folders with source.
-const FOLDERS: [&str; 8] = [
+const FOLDERS: [&str; 9] = [
     "benches",
     "cli",
     "crdt",
     "engine",
+    "examples",
     "parity",
     "sqlite-ext",
     "tests",
