@@ -61,6 +61,44 @@ fn increments_made_apart_all_count() {
 }
 
 #[test]
+fn transfers_made_apart_keep_the_sum() {
+    let [mut a, mut b] = pair_joining(
+        "CREATE TABLE t(id TEXT PRIMARY KEY, v INTEGER);
+         INSERT INTO t VALUES('x', 100), ('y', 100), ('z', 100)",
+        "v",
+        r#""counter""#,
+    );
+    a.run("UPDATE t SET v = v + iif(id = 'x', -10, 10) WHERE id IN ('x', 'y')");
+    b.run("UPDATE t SET v = v + iif(id = 'x', -20, 20) WHERE id IN ('x', 'z')");
+    let mut both = [a, b];
+    converge(&mut both);
+    for replica in &both {
+        assert_eq!(replica.rows("SELECT * FROM t"), ["x|70", "y|110", "z|120"]);
+        assert_eq!(replica.rows("SELECT sum(v) FROM t"), ["300"]);
+    }
+}
+
+#[test]
+fn edits_of_one_line_both_stay() {
+    let [mut a, mut b] = pair_joining(
+        "CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT);
+         INSERT INTO t VALUES('x', 'one line of text')",
+        "v",
+        r#""text""#,
+    );
+    a.run("UPDATE t SET v = 'one long line of text'");
+    b.run("UPDATE t SET v = 'one line of plain text'");
+    let mut both = [a, b];
+    converge(&mut both);
+    for replica in &both {
+        assert_eq!(
+            replica.rows("SELECT v FROM t"),
+            ["one long line of plain text"]
+        );
+    }
+}
+
+#[test]
 fn a_deletion_wins_over_an_update_and_both_sides_agree() {
     let [mut a, mut b] = pair(
         "CREATE TABLE t(id TEXT PRIMARY KEY, v INTEGER); INSERT INTO t VALUES('x', 0), ('y', 0)",
