@@ -152,6 +152,38 @@ fn ids_that_sqlite_gives_again_while_a_parked_row_has_them_are_other_rows() {
 }
 
 #[test]
+fn a_row_waits_for_the_one_it_refers_to_under_whatever_id() {
+    let held = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p)";
+    let mut all = vec![replica_of(held, &["c", "p"], &with_ids(Ids::Counted))];
+    for _ in 1..3 {
+        let mut next = replica("", &[]);
+        next.pull(&all[0]);
+        all.push(next);
+    }
+    for (replica, tag) in all.iter_mut().zip(["a", "b"]) {
+        replica.run(&format!("INSERT INTO p VALUES(1, '{tag}')"));
+        replica.run(&format!("INSERT INTO c VALUES(1, 'of {tag}', 1)"));
+    }
+    converge(&mut all);
+    assert_all(&all, FAMILY, &["of a|a", "of b|b"]);
+    all[0].run("DELETE FROM c WHERE tag = 'of b'; DELETE FROM p WHERE tag = 'b'");
+    all[2].run("INSERT INTO c SELECT 7, 'late', id FROM p WHERE tag = 'b'");
+    all[1].run("DELETE FROM c WHERE tag = 'of a'; DELETE FROM p WHERE tag = 'a'");
+    converge(&mut all);
+    assert_all(&all, "SELECT tag FROM p", &[]);
+    assert_all(&all, "SELECT tag FROM c", &[]);
+    let waiting = "SELECT row LIKE '%late%' FROM syncline_conflicts";
+    assert_all(&all, waiting, &["1"]);
+    assert_all(&all, "PRAGMA foreign_key_check", &[]);
+    // Whoever made it makes it again, and what waited comes back.
+    all[1].run("INSERT INTO p VALUES(1, 'b again')");
+    converge(&mut all);
+    assert_all(&all, FAMILY, &["late|b again"]);
+    assert_all(&all, "SELECT count(*) FROM syncline_conflicts", &["0"]);
+}
+
+#[test]
 fn a_bulk_of_children_stays_at_one_entry() {
     let mut both = families(2);
     both[0].run(
