@@ -154,6 +154,15 @@ pub(crate) fn all(conn: &Connection, lane: Lane) -> rusqlite::Result<Vec<Range>>
         .collect()
 }
 
+/// Returns the greatest key in a lane.
+pub(crate) fn greatest(conn: &Connection, lane: Lane) -> rusqlite::Result<Option<RowKey>> {
+    let last = "SELECT key_end FROM syncline_clocks
+        WHERE table_id = +?1 AND lane = +?2 ORDER BY key DESC LIMIT 1";
+    conn.prepare_cached(last)?
+        .query_one([lane.table_id, lane.lane], |row| row.get(0))
+        .optional()
+}
+
 /// Whether a lane has any entry.
 pub(crate) fn is_used(conn: &Connection, lane: Lane) -> rusqlite::Result<bool> {
     let any = "SELECT 1 FROM syncline_clocks WHERE table_id = +?1 AND lane = +?2 LIMIT 1";

@@ -7,6 +7,7 @@
 mod counted;
 mod deletions;
 mod referring;
+mod renumbered;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,7 +112,7 @@ fn fold_table(
     tick: &Tick<'_>,
     renames: &mut Renames,
 ) -> Result<(constraints::Rows, Written), FoldError> {
-    let notes = Notes::take(conn, table)?;
+    let mut notes = Notes::take(conn, table)?;
     if notes.is_empty() {
         return Ok((constraints::Rows::default(), Vec::new()));
     }
@@ -124,7 +125,7 @@ fn fold_table(
         table,
         version,
     };
-    let moved = folding.fold(&notes, renames)?;
+    let moved = folding.fold(&mut notes, renames)?;
     let runs = match table.columns.iter().any(|column| column.refers.is_some()) {
         true => notes.runs(),
         false => Vec::new(),
@@ -315,7 +316,7 @@ struct Folding<'a> {
 
 impl Folding<'_> {
     /// Folds the notes and returns the rows that are shown under another id then.
-    fn fold(&self, notes: &Notes, renames: &mut Renames) -> rusqlite::Result<BTreeSet<RowKey>> {
+    fn fold(&self, notes: &mut Notes, renames: &mut Renames) -> rusqlite::Result<BTreeSet<RowKey>> {
         let mut gone = self.gone(notes)?;
         if self.table.is_counted() {
             gone = counted::without_parked(self.conn, self.table, gone)?;

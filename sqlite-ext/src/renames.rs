@@ -40,16 +40,24 @@ pub(crate) struct Moves {
     tokens: BTreeMap<Identity, i64>,
     /// Rows that are gone, under their numbers.
     gone: Vec<Births>,
-    /// Ids that were given to new rows at this version while a parked row had them.
-    reused: BTreeMap<i64, Hlc>,
+    /// Ids that were given to new rows while a parked row had them.
+    reused: BTreeMap<i64, Reuse>,
     /// How often anything was noted.
     generation: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Goal {
     Id(i64),
     Row(Identity),
+}
+
+/// An id that means a new row in cells of one version, and the row that was parked in others.
+#[derive(Clone, Copy, Debug)]
+struct Reuse {
+    version: Hlc,
+    /// The number of the new row, which is ours.
+    number: i64,
 }
 
 impl Moves {
@@ -83,9 +91,10 @@ impl Moves {
         self.gone.push(run);
     }
 
-    /// Notes that a new row was given an id, which cells of this version mean by it.
-    pub(crate) fn note_reused(&mut self, id: i64, version: Hlc) {
-        self.reused.insert(id, version);
+    /// Notes that cells of this version mean a new row of ours by an id, and what its number is.
+    pub(crate) fn note_reused(&mut self, id: i64, version: Hlc, number: i64) {
+        self.generation += 1;
+        self.reused.insert(id, Reuse { version, number });
     }
 
     /// Whether cells that hold an id mean another row than the one that has it.
@@ -123,13 +132,14 @@ impl Moves {
     /// Returns all that cells may hold and has to be renamed, as a JSON array.
     fn olds(&self) -> String {
         let gone = self.gone.iter().flat_map(|run| run.first..=run.last);
-        let olds = self.forward.keys().copied().chain(gone);
+        let olds = self.forward.keys().chain(self.reused.keys());
+        let olds = olds.copied().chain(gone);
         let olds: Vec<String> = olds.map(|old| old.to_string()).collect();
         format!("[{}]", olds.join(","))
     }
 
     fn is_empty(&self) -> bool {
-        self.forward.is_empty() && self.gone.is_empty()
+        self.forward.is_empty() && self.gone.is_empty() && self.reused.is_empty()
     }
 }
 
@@ -184,6 +194,7 @@ struct Cell {
     place: RowKey,
     key: Vec<Value>,
     old: i64,
+    goal: Option<Goal>,
 }
 
 impl Renames {
@@ -222,17 +233,17 @@ fn rename(
     let mut placing = Placing::new(conn, parent);
     loop {
         let cells = cells(conn, children, &moves)?;
-        let mut ids: BTreeMap<i64, i64> = BTreeMap::new();
-        for old in cells.iter().map(|cell| cell.old).collect::<BTreeSet<_>>() {
-            match moves.goal(old) {
-                Some(Goal::Id(id)) => drop(ids.insert(old, id)),
-                Some(Goal::Row(identity)) => drop(ids.insert(old, placing.keep(identity)?)),
+        let mut ids: BTreeMap<Option<Goal>, i64> = BTreeMap::new();
+        for goal in cells.iter().map(|cell| cell.goal).collect::<BTreeSet<_>>() {
+            match goal {
+                Some(Goal::Id(id)) => drop(ids.insert(goal, id)),
+                Some(Goal::Row(identity)) => drop(ids.insert(goal, placing.keep(identity)?)),
                 None => {}
             }
         }
         if placing.moved.is_empty() {
             for cell in &cells {
-                if let Some(id) = ids.get(&cell.old) {
+                if let Some(id) = ids.get(&cell.goal) {
                     let (table, _) = &children[cell.at.0];
                     set(conn, table, cell, *id)?;
                     touched.add_moved(table.id, BTreeSet::from([table.life_key(&cell.key)]));
@@ -263,27 +274,31 @@ fn cells(
             let begin = found.len();
             shown(conn, (table, *column), &olds, |place, key, old| {
                 let at = (child, *column);
-                let cell = Cell {
+                let goal = moves.goal(old);
+                found.push(Cell {
                     at,
                     place,
                     key,
                     old,
-                };
-                found.push(cell);
+                    goal,
+                });
             })?;
             for place in store::places(conn, table.id)? {
                 let Some(row) = store::at(conn, table.id, &place)? else {
                     continue;
                 };
-                if let Value::Integer(old) = row.cell(&table.columns[*column])
-                    && moves.goal(old).is_some()
-                {
+                let Value::Integer(old) = row.cell(&table.columns[*column]) else {
+                    continue;
+                };
+                let goal = moves.goal(old);
+                if goal.is_some() || moves.reused.contains_key(&old) {
                     let (at, key) = ((child, *column), row.key);
                     found.push(Cell {
                         at,
                         place,
                         key,
                         old,
+                        goal,
                     });
                 }
             }
@@ -323,7 +338,8 @@ fn shown(
     Ok(())
 }
 
-/// Leaves out cells that refer to no row, and those that refer to a new row by a reused id.
+/// Leaves out cells that refer to no row, and those whose row kept the id that they hold. Where an
+/// id was reused, cells that were written since mean the new row by it.
 fn retain_meant(
     conn: &Connection,
     (table, column): (&Table, usize),
@@ -338,20 +354,20 @@ fn retain_meant(
         clocks::at(conn, Lane { table_id, lane }, place)
     };
     let mut kept = Vec::new();
-    for cell in cells.drain(..) {
+    for mut cell in cells.drain(..) {
         if has_literals && clocks::at(conn, literals, &cell.place)?.is_some() {
             continue;
         }
-        if let Some(version) = moves.reused.get(&cell.old) {
+        if let Some(reuse) = moves.reused.get(&cell.old) {
             let written = match clock(column.lane, &cell.place)? {
                 Some(written) => Some(written),
                 None => clock(ROW, &cell.place)?,
             };
-            if written.is_some_and(|clock| clock.site == OWN && clock.version == *version) {
-                continue;
+            if written.is_some_and(|clock| clock.site == OWN && clock.version == reuse.version) {
+                cell.goal = Some(Goal::Row((reuse.number, OWN)));
             }
         }
-        kept.push(cell);
+        kept.extend(cell.goal.is_some().then_some(cell));
     }
     *cells = kept;
     Ok(())

@@ -26,6 +26,7 @@ mod mutations;
 mod policies;
 mod policies_model;
 mod references;
+mod renumbered;
 mod rivals;
 mod shapes;
 mod unique;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 use syncline_crdt::{CausalLength, Hlc};
 
-use super::{Folding, Notes, Run, length, numbers};
+use super::runs::without;
+use super::{Folding, Notes, length, numbers};
 use crate::births::{self, Births, between, life_lane};
 use crate::clocks::{self, Clock, Lane, ROW};
 use crate::constraints::store;
@@ -37,7 +38,7 @@ impl Folding<'_> {
     /// more.
     pub(super) fn fold_counted(
         &self,
-        notes: &Notes,
+        notes: &mut Notes,
         gone: &[(i64, i64)],
         renames: &mut Renames,
     ) -> rusqlite::Result<BTreeSet<RowKey>> {
@@ -47,16 +48,10 @@ impl Folding<'_> {
             counted.end_lives(*run)?;
             self.forget_runs(run)?;
         }
+        let renumbered = self.renumber(notes, counted.renames)?;
+        counted.moved.extend(renumbered);
         // Rows that were written and then deleted before the fold are left out.
-        let mut left = Vec::new();
-        for run in &notes.written {
-            let parts = between(run.numbers(), gone).into_iter();
-            left.extend(parts.map(|(first, last)| Run {
-                first: RowKey::Rowid(first),
-                last: RowKey::Rowid(last),
-                mask: run.mask.clone(),
-            }));
-        }
+        let left = without(&notes.written, gone);
         self.writes(&left, Some(&mut counted))?;
         self.join(&left)?;
         counted.arrange()
@@ -214,7 +209,7 @@ impl<'a> Counted<'a> {
             self.touched.extend(number.map(|number| (number, number)));
             self.has_rekeyed = true;
             self.take_moves(&placing);
-            self.renames.note_reused(id, self.version);
+            self.renames.note_reused(id, self.version, id);
         }
         Ok(())
     }

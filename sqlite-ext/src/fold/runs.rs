@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::births::between;
 use crate::mask::Mask;
 use crate::table::RowKey;
 
@@ -20,6 +21,20 @@ impl Run {
             _ => unreachable!("a table whose key is the rowid has numbers as keys"),
         }
     }
+}
+
+/// Returns the runs of rows with numbers without those in `taken`, which are in order.
+pub(super) fn without(runs: &[Run], taken: &[(i64, i64)]) -> Vec<Run> {
+    let mut left = Vec::new();
+    for run in runs {
+        let parts = between(run.numbers(), taken).into_iter();
+        left.extend(parts.map(|(first, last)| Run {
+            first: RowKey::Rowid(first),
+            last: RowKey::Rowid(last),
+            mask: run.mask.clone(),
+        }));
+    }
+    left
 }
 
 /// Adds a row to the last run if it follows it.
