@@ -13,17 +13,17 @@ use syncline_sqlite::{TableOptions, fold, load_extension, track};
 use tempfile::TempDir;
 
 /// Rows of a table, unless a case says otherwise.
-pub const ROWS: i64 = 100_000;
+pub(crate) const ROWS: i64 = 100_000;
 /// Columns beside the key.
-pub const COLUMNS: i64 = 5;
+pub(crate) const COLUMNS: i64 = 5;
 /// When everything happens, for the clocks.
-pub const NOW: u64 = EPOCH_UNIX_MS + 1_000_000_000;
+pub(crate) const NOW: u64 = EPOCH_UNIX_MS + 1_000_000_000;
 
 /// CPU time of this process, user and system.
-pub struct CpuTime;
+pub(crate) struct CpuTime;
 
 impl CpuTime {
-    pub fn now() -> Duration {
+    pub(crate) fn now() -> Duration {
         let mut time = libc::timespec {
             tv_sec: 0,
             tv_nsec: 0,
@@ -70,7 +70,7 @@ impl Measurement for CpuTime {
 
 /// How a database is tracked, and what of that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Variant {
+pub(crate) enum Variant {
     /// Not at all.
     Plain,
     /// By a trigger for inserts that does nothing: what capture by trigger costs at least.
@@ -84,24 +84,24 @@ pub enum Variant {
 }
 
 /// The extension to compare with.
-pub fn cr_sqlite() -> Option<PathBuf> {
+pub(crate) fn cr_sqlite() -> Option<PathBuf> {
     std::env::var_os("CRSQLITE_PATH").map(PathBuf::from)
 }
 
 /// Returns `variants`, and cr-sqlite where it is given.
-pub fn with_cr_sqlite(variants: &[Variant]) -> Vec<Variant> {
+pub(crate) fn with_cr_sqlite(variants: &[Variant]) -> Vec<Variant> {
     let other = cr_sqlite().map(|_| Variant::CrSqlite);
     variants.iter().copied().chain(other).collect()
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Key {
+pub(crate) enum Key {
     Integer,
     Uuid,
 }
 
 impl Key {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Key::Integer => "INTEGER key",
             Key::Uuid => "UUID key",
@@ -122,7 +122,7 @@ impl Key {
     }
 
     /// Version 4 in shape, from a fixed sequence: random order, the same in every run.
-    pub fn of(self, row: i64) -> Value {
+    pub(crate) fn of(self, row: i64) -> Value {
         match self {
             Key::Integer => row.into(),
             Key::Uuid => {
@@ -136,15 +136,15 @@ impl Key {
     }
 }
 
-pub struct Database {
-    pub conn: Connection,
-    pub variant: Variant,
+pub(crate) struct Database {
+    pub(crate) conn: Connection,
+    pub(crate) variant: Variant,
     folder: TempDir,
 }
 
 impl Database {
     /// Makes a table with a key of this sort in a new file and inserts `rows` rows.
-    pub fn new(key: Key, variant: Variant, rows: i64) -> Self {
+    pub(crate) fn new(key: Key, variant: Variant, rows: i64) -> Self {
         let database = Database::with(key.schema(), "t", variant);
         if rows > 0 {
             insert(&database.conn, key, rows, rows);
@@ -155,7 +155,7 @@ impl Database {
         database
     }
 
-    pub fn with(schema: &str, table: &str, variant: Variant) -> Self {
+    pub(crate) fn with(schema: &str, table: &str, variant: Variant) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the file");
         let conn = open(folder.path());
         conn.execute_batch(schema).expect("the schema runs");
@@ -184,7 +184,7 @@ impl Database {
     }
 
     /// Returns the size of the file when nothing is left in its log.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
         self.conn
             .query_row(checkpoint, [], |_| Ok(()))
@@ -213,7 +213,7 @@ fn open(folder: &Path) -> Connection {
     conn
 }
 
-pub fn insert(conn: &Connection, key: Key, rows: i64, per_transaction: i64) {
+pub(crate) fn insert(conn: &Connection, key: Key, rows: i64, per_transaction: i64) {
     let sql = "INSERT INTO t VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
     let mut statement = conn.prepare(sql).expect("the insert is prepared");
     for row in 0..rows {
@@ -236,7 +236,7 @@ pub fn insert(conn: &Connection, key: Key, rows: i64, per_transaction: i64) {
 }
 
 /// Runs a statement with one parameter, the key, for each of the rows, in one transaction.
-pub fn each(conn: &Connection, key: Key, rows: impl Iterator<Item = i64>, sql: &str) {
+pub(crate) fn each(conn: &Connection, key: Key, rows: impl Iterator<Item = i64>, sql: &str) {
     conn.execute_batch("BEGIN").expect("begin");
     let mut statement = conn.prepare(sql).expect("the statement is prepared");
     for row in rows {
@@ -247,14 +247,14 @@ pub fn each(conn: &Connection, key: Key, rows: impl Iterator<Item = i64>, sql: &
 }
 
 /// What was measured, case by case.
-pub struct Comparison<'c> {
+pub(crate) struct Comparison<'c> {
     group: BenchmarkGroup<'c, CpuTime>,
     times: BTreeMap<String, BTreeMap<Variant, Vec<Duration>>>,
 }
 
 impl Comparison<'_> {
     /// Runs one case: in each round all variants in turn, each on a database of its own.
-    pub fn case(
+    pub(crate) fn case(
         &mut self,
         name: &str,
         variants: &[Variant],
@@ -282,7 +282,7 @@ impl Comparison<'_> {
     }
 
     /// Runs `run` again and again on what `prepare` gives it, which is not timed.
-    pub fn repeat<T>(&mut self, name: &str, prepare: impl Fn() -> T, run: impl Fn(T)) {
+    pub(crate) fn repeat<T>(&mut self, name: &str, prepare: impl Fn() -> T, run: impl Fn(T)) {
         let times = self.times.entry(name.to_owned()).or_default();
         let times = times.entry(Variant::Folded).or_default();
         self.group.bench_function(name, |bencher| {
@@ -302,14 +302,14 @@ impl Comparison<'_> {
 
     /// Returns the median in seconds; `None` where a filter on the command line leaves the case
     /// out.
-    pub fn median(&self, case: &str, variant: Variant) -> Option<f64> {
+    pub(crate) fn median(&self, case: &str, variant: Variant) -> Option<f64> {
         let mut times = self.times.get(case)?.get(&variant)?.clone();
         times.sort();
         Some(times.get(times.len() / 2)?.as_secs_f64())
     }
 
     /// Prints a line for each case: what plain SQLite takes and how much more the others.
-    pub fn print_ratios(&self, columns: &[Variant]) {
+    pub(crate) fn print_ratios(&self, columns: &[Variant]) {
         print!("\n{:<52} {:>8}", "CPU time, ratio to plain SQLite", "plain");
         columns.iter().for_each(|variant| print!(" {variant:>9?}"));
         println!();
@@ -330,7 +330,7 @@ impl Comparison<'_> {
 }
 
 /// Runs `cases` and then `print`, with criterion's options on the command line.
-pub fn compare(
+pub(crate) fn compare(
     name: &str,
     cases: impl FnOnce(&mut Comparison<'_>),
     print: impl FnOnce(&Comparison<'_>),
