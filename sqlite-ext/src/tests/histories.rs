@@ -68,6 +68,16 @@ fn made() -> Recording {
     }
 }
 
+/// A device with a fixed name: whose words come first, where both write at one place, depends on it.
+fn person(schema: &str, number: u8) -> Replica {
+    let replica = replica(schema, &[]);
+    prepare(&replica.conn).expect("prepared");
+    let name = "UPDATE syncline_sites SET site_id = ?1 WHERE ordinal = 0";
+    let named = replica.conn.execute(name, [[number; 16]]);
+    named.expect("a name");
+    replica
+}
+
 /// One of the two, with what was written on this side: up to which edit, and the changes.
 struct Writer {
     replica: Replica,
@@ -157,12 +167,12 @@ fn sittings(edits: &[Edit]) -> Vec<(usize, Vec<&Edit>)> {
 fn two_people_who_type_at_once_have_the_recorded_text_in_the_end() {
     let recording = recorded().unwrap_or_else(made);
     let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT NOT NULL DEFAULT '')";
-    let first = replica(schema, &[]);
+    let first = person(schema, 2);
     let options = TableOptions::parse(r#"{"columns":{"body":"text"}}"#).expect("options");
     track(&first.conn, "t", &options, NOW).expect("track");
     let mut first = first;
     first.run("INSERT INTO t VALUES(1, '')");
-    let mut second = replica("", &[]);
+    let mut second = person("", 1);
     second.pull(&first);
     second.now = first.now;
     let mut writers = [Writer::new(first), Writer::new(second)];
