@@ -18,6 +18,7 @@ mod checks;
 mod collect;
 mod counted;
 mod foreign;
+mod foreign_model;
 mod guarded;
 mod histories;
 mod kills;

@@ -157,6 +157,32 @@ fn columns_that_must_not_be_null_and_integer_keys_are_no_obstacle() {
 }
 
 #[test]
+fn a_row_whose_parent_another_device_deleted_stops_nothing_and_is_not_lost() {
+    let [mut a, mut b] = pair(
+        "CREATE TABLE p(id TEXT PRIMARY KEY);
+         CREATE TABLE c(id TEXT PRIMARY KEY, p TEXT REFERENCES p(id));
+         INSERT INTO p VALUES('x'), ('y')",
+        &["p", "c"],
+    );
+    a.run("DELETE FROM p WHERE id = 'x'");
+    b.run("INSERT INTO c VALUES('child', 'x'), ('unrelated', 'y')");
+    let mut both = [a, b];
+    converge(&mut both);
+    for replica in &both {
+        assert_eq!(replica.rows("SELECT * FROM c"), ["unrelated|y"]);
+        assert_eq!(replica.rows("PRAGMA foreign_key_check"), [""; 0]);
+        let parked = "SELECT row FROM syncline_conflicts";
+        assert_eq!(replica.rows(parked), [r#"{"id":"child","p":"x"}"#]);
+    }
+    both[0].run("INSERT INTO p VALUES('x')");
+    converge(&mut both);
+    for replica in &both {
+        let all = "SELECT * FROM c ORDER BY id";
+        assert_eq!(replica.rows(all), ["child|x", "unrelated|y"]);
+    }
+}
+
+#[test]
 fn the_plain_shell_writes_to_a_converted_file_and_the_write_is_sent() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("app.db");
