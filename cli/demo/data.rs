@@ -75,6 +75,12 @@ pub(super) fn count_table(conn: &Connection, table: &str) -> anyhow::Result<i64>
     Ok(conn.query_row(&count, [], |row| row.get(0))?)
 }
 
+/// Returns how many rows of a table wait, since a constraint stands against showing them.
+pub(super) fn count_waiting(conn: &Connection, table: &str) -> anyhow::Result<i64> {
+    let count = "SELECT count(*) FROM syncline_conflicts WHERE table_name = ?1";
+    Ok(conn.query_row(count, [table], |row| row.get(0))?)
+}
+
 /// Whether two databases have the same tables with the same rows, value for value and type for type.
 pub(super) fn same_rows(a: &Path, b: &Path) -> anyhow::Result<bool> {
     Ok(contents(a)? == contents(b)?)

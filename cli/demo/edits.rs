@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use tokio::time::sleep;
 
 use super::cluster::Cluster;
-use super::data::{count_table, open, quoted, tables};
+use super::data::{count_table, count_waiting, open, quoted, tables};
 use super::now;
 
 /// How many rows each device adds.
@@ -137,12 +137,13 @@ impl Edits {
         Ok(missing)
     }
 
-    /// Returns the tables of a file that do not have the rows they should.
+    /// Returns the tables of a file that do not have the rows they should; those that wait for a row
+    /// they refer to are there.
     pub(super) fn lost_rows(&self, db: &Path) -> anyhow::Result<Vec<String>> {
         let conn = open(db)?;
         let mut lost = Vec::new();
         for (table, expected) in &self.counts {
-            let found = count_table(&conn, table)?;
+            let found = count_table(&conn, table)? + count_waiting(&conn, table)?;
             if found != *expected {
                 lost.push(format!(
                     "{table} has {found} rows and should have {expected}"
@@ -194,7 +195,7 @@ impl Edits {
         } = &self.target;
         let delete = format!("DELETE FROM {} WHERE {} = ?1", quoted(table), quoted(key));
         let conn = open(db)?;
-        // Rows that refer to it are another story.
+        // What refers to it waits from then on.
         conn.pragma_update(None, "foreign_keys", false)?;
         conn.execute(&delete, [&rows[row]])?;
         self.counts
