@@ -22,6 +22,7 @@ mod functions;
 mod identity;
 mod leave;
 mod merge;
+mod no_rows;
 mod order_key;
 mod pack;
 mod plan;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use syncline_engine::log::{Heads, Position, Received, StreamRef};
+use syncline_engine::log::{Position, Received, StreamRef};
 use syncline_engine::session::{Input, MEMORY_BYTES_MAX, Output, Session};
 use syncline_engine::trust::{DatabaseSecret, EpochKey, Genesis, PublicKey, Seq, StreamId};
 use syncline_engine::{Replica, ReplicaError};
@@ -12,15 +12,17 @@ use syncline_engine::{Replica, ReplicaError};
 use super::ledger::Ledger;
 use super::network::{Event, Network, Side, Weather};
 use super::node::{Crash, LogCopy, Node, bytes};
-use super::operation::{Operation, Transaction};
+use super::operation::Transaction;
 use super::shape::Shape;
+use trace::{Trace, brief};
+
+mod trace;
+mod truth;
 
 /// How long after a broken link two nodes try again.
 const RELINK_MS: u64 = 500;
 /// Envelopes above this size are not told to everybody at once.
 const GOSSIP_BYTES_MAX: usize = 64 << 10;
-/// How many lines of a schedule are told when it fails.
-const TRACE_LINES_MAX: usize = 60;
 
 /// All replicas, all links, and what must be true.
 pub(crate) struct Simulation {
@@ -52,12 +54,6 @@ struct Talk {
     deadline_ms: u64,
     /// Whether it waits for the turn to pull.
     wants: bool,
-}
-
-/// What happened last; told when a schedule fails.
-struct Trace {
-    name: String,
-    lines: VecDeque<String>,
 }
 
 /// What a simulation is made of.
@@ -118,16 +114,6 @@ impl Simulation {
     /// Picks two nodes that know of each other.
     pub(crate) fn any_pair(&mut self) -> Side {
         self.pairs[self.random.usize(..self.pairs.len())]
-    }
-
-    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
-        let now_ms = self.network.now_ms;
-        self.trace
-            .lines
-            .push_back(format!("{now_ms:>8} {}", text()));
-        if self.trace.lines.len() > TRACE_LINES_MAX {
-            self.trace.lines.pop_front();
-        }
     }
 
     /// Returns the tables that a node has.
@@ -554,157 +540,5 @@ impl Simulation {
 
     fn unix_ms(&self, at: usize) -> u64 {
         self.nodes[at].unix_ms(self.network.now_ms)
-    }
-
-    /// Compares what a node shows with what it must show, knowing what it knows.
-    fn compare(&self, at: usize) {
-        for shape in self.tables(at) {
-            let (shown, expected) = (self.nodes[at].rows(&shape), self.ledger.rows(at, &shape));
-            assert_eq!(shown, expected, "table {} of node {at}", shape.name);
-        }
-    }
-
-    /// Lets everybody hear everything: starts all nodes, makes the network perfect and waits.
-    ///
-    /// Returns how many milliseconds that took.
-    ///
-    /// # Panics
-    ///
-    /// If it is not done after `ms_max`, or anything is not as it must be.
-    pub(crate) fn settle(&mut self, ms_max: u64) -> u64 {
-        self.partition(false);
-        self.network.weather = Weather::calm(1);
-        let began_ms = self.network.now_ms;
-        for at in 0..self.nodes.len() {
-            self.nodes[at].armed = None;
-            self.start(at);
-        }
-        loop {
-            for at in 0..self.nodes.len() {
-                self.watch(at);
-                self.retry(at);
-            }
-            let took_ms = self.network.now_ms - began_ms;
-            if self.is_quiet() {
-                self.check();
-                return took_ms;
-            }
-            assert!(
-                took_ms < ms_max,
-                "not settled after {took_ms} ms: {}",
-                self.differences()
-            );
-            self.run_for(500);
-        }
-    }
-
-    /// Whether everybody has heard and merged everything.
-    pub(crate) fn is_quiet(&self) -> bool {
-        let first = &self.nodes[0].heads;
-        self.nodes
-            .iter()
-            .all(|node| node.heads == *first && node.settled == *first)
-    }
-
-    fn differences(&mut self) -> String {
-        let heads: Vec<_> = self.nodes.iter().map(|node| node.heads.clone()).collect();
-        let count = |heads: &Heads| heads.iter().map(|(_, seq)| seq.number()).sum::<u64>();
-        let mut text = String::new();
-        for (at, node) in self.nodes.iter_mut().enumerate() {
-            let (logged, merged) = (count(&heads[at]), count(&node.settled));
-            let blocked = node.replica().log().blocked().expect("the log is read");
-            text += &format!("\n{at}: {logged} logged, {merged} merged, {blocked:?} waits");
-        }
-        text
-    }
-
-    /// Checks all that must be true when everybody has heard everything.
-    pub(crate) fn check(&mut self) {
-        let truth: Vec<_> = self
-            .shapes
-            .iter()
-            .map(|shape| self.ledger.truth(shape))
-            .collect();
-        let mut digests = Vec::new();
-        for at in 0..self.nodes.len() {
-            for (shape, truth) in self.shapes.iter().zip(&truth) {
-                assert!(
-                    self.nodes[at].has(shape),
-                    "node {at} has no table {}",
-                    shape.name
-                );
-                assert_eq!(
-                    self.nodes[at].rows(shape),
-                    *truth,
-                    "{} of node {at}",
-                    shape.name
-                );
-            }
-            let unix_ms = self.unix_ms(at);
-            let node = &mut self.nodes[at];
-            digests.push(
-                node.replica()
-                    .digest(unix_ms)
-                    .expect("the tables are read")
-                    .to_string(),
-            );
-            let status = node.replica().log().status().expect("the log is read");
-            assert!(status.blocked.is_empty(), "node {at} waits: {status:?}");
-            let counts = (
-                status.unapplied_count,
-                status.refused_count,
-                status.forks_count,
-            );
-            assert_eq!(
-                counts,
-                (0, 0, 0),
-                "unapplied, refused and forked at node {at}"
-            );
-            node.check_integrity();
-        }
-        assert!(
-            digests.windows(2).all(|pair| pair[0] == pair[1]),
-            "{digests:?}"
-        );
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let lines = self.lines.make_contiguous().join("\n");
-            eprintln!(
-                "{} failed. What happened last, by milliseconds:\n{lines}",
-                self.name
-            );
-        }
-    }
-}
-
-fn brief(transaction: &Transaction) -> String {
-    let Transaction {
-        before,
-        undone,
-        after,
-        is_rolled_back,
-    } = transaction;
-    let sql = |operations: &[Operation]| {
-        let sql = operations.iter().map(|operation| {
-            let sql = operation.sql();
-            sql.char_indices()
-                .nth(120)
-                .map_or(sql.clone(), |(end, _)| format!("{}…", &sql[..end]))
-        });
-        sql.collect::<Vec<_>>().join("; ")
-    };
-    let mut text = sql(before);
-    if !undone.is_empty() {
-        text += &format!(" (undone: {})", sql(undone));
-    }
-    text += &format!("; {}", sql(after));
-    if *is_rolled_back {
-        format!("{text}, rolled back")
-    } else {
-        text
     }
 }

@@ -4,15 +4,13 @@
 //! its rows and clocks, on this device.
 
 use std::borrow::Cow;
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 
-use rusqlite::vtab::{
-    Context, CreateVTab, Filters, IndexInfo, Module, VTab, VTabConnection, VTabCursor, VTabKind,
-    sqlite3_vtab, sqlite3_vtab_cursor,
-};
+use rusqlite::vtab::{CreateVTab, IndexInfo, Module, VTab, VTabConnection, VTabKind, sqlite3_vtab};
 use rusqlite::{Connection, Error, Result, ffi};
 
 use super::automigrate::{call, drop_table};
+use super::no_rows::NoRows;
 use crate::shadow::inside_statement;
 use crate::value::quoted;
 
@@ -161,38 +159,6 @@ impl CreateVTab<'_> for Clset {
             }
             None => Ok(()),
         }
-    }
-}
-
-/// The rows of such a table: none.
-#[repr(C)]
-#[derive(Default)]
-struct NoRows {
-    /// SQLite's part; it has to be the first.
-    base: sqlite3_vtab_cursor,
-}
-
-#[expect(unsafe_code, reason = "SQLite reads the first field of a cursor")]
-// SAFETY: the struct is `repr(C)` and begins with `sqlite3_vtab_cursor`.
-unsafe impl VTabCursor for NoRows {
-    fn filter(&mut self, _plan: c_int, _name: Option<&str>, _args: &Filters<'_>) -> Result<()> {
-        Ok(())
-    }
-
-    fn next(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn eof(&self) -> bool {
-        true
-    }
-
-    fn column(&self, _context: &mut Context, _column: c_int) -> Result<()> {
-        Ok(())
-    }
-
-    fn rowid(&self) -> Result<i64> {
-        Ok(0)
     }
 }
 

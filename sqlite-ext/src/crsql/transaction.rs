@@ -8,19 +8,20 @@
 #![expect(unsafe_code, reason = "virtual tables are laid out for C")]
 
 use std::borrow::Cow;
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use rusqlite::types::ValueRef;
 use rusqlite::vtab::{
-    Context, CreateVTab, Filters, IndexInfo, Inserts, Module, TransactionVTab, UpdateVTab, Updates,
-    VTab, VTabConfig, VTabConnection, VTabCursor, VTabKind, sqlite3_vtab, sqlite3_vtab_cursor,
+    CreateVTab, IndexInfo, Inserts, Module, TransactionVTab, UpdateVTab, Updates, VTab, VTabConfig,
+    VTabConnection, VTabKind, sqlite3_vtab,
 };
 use rusqlite::{Connection, Result};
 
 use super::error::CrsqlError;
 use super::fold::fold_here;
+use super::no_rows::NoRows;
 use super::session::{Held, State};
 use super::storage;
 
@@ -69,9 +70,7 @@ unsafe impl VTab<'_> for TransactionTable {
     }
 
     fn open(&mut self) -> Result<Self::Cursor> {
-        Ok(NoRows {
-            base: sqlite3_vtab_cursor::default(),
-        })
+        Ok(NoRows::default())
     }
 }
 
@@ -117,33 +116,5 @@ impl TransactionVTab<'_> for TransactionTable {
     fn rollback(&mut self) -> Result<()> {
         self.state.end();
         Ok(())
-    }
-}
-
-#[repr(C)]
-struct NoRows {
-    base: sqlite3_vtab_cursor,
-}
-
-// SAFETY: the first member is the base class, and the layout is C's.
-unsafe impl VTabCursor for NoRows {
-    fn filter(&mut self, _plan: c_int, _sql: Option<&str>, _values: &Filters<'_>) -> Result<()> {
-        Ok(())
-    }
-
-    fn next(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn eof(&self) -> bool {
-        true
-    }
-
-    fn column(&self, _context: &mut Context, _column: c_int) -> Result<()> {
-        Ok(())
-    }
-
-    fn rowid(&self) -> Result<i64> {
-        Ok(0)
     }
 }

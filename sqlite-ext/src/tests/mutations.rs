@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use fastrand::Rng;
 use syncline_crdt::DRIFT_MS_MAX;
 
+use super::content::content;
 use super::*;
 use mutator::mutated;
 
@@ -94,33 +95,6 @@ fn corpus() -> Vec<Changeset> {
     let own = export_own(&peer.conn, Hlc::ZERO, 1_000).expect("export");
     corpus.extend(own);
     corpus
-}
-
-/// A fingerprint of all that the file holds.
-fn content(conn: &Connection) -> Vec<u8> {
-    let tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
-    let mut statement = conn.prepare(tables).expect("tables");
-    let names: Vec<String> = statement
-        .query_map([], |row| row.get(0))
-        .expect("tables")
-        .collect::<Result<_, _>>()
-        .expect("tables");
-    let mut bytes = Vec::new();
-    for name in names.iter().chain([&"sqlite_master".to_owned()]) {
-        let name = name.replace('"', "\"\"");
-        let mut statement = conn
-            .prepare(&format!("SELECT * FROM \"{name}\""))
-            .expect("a table is read");
-        let width = statement.column_count();
-        let mut rows = statement.query([]).expect("a table is read");
-        while let Some(row) = rows.next().expect("a table is read") {
-            for at in 0..width {
-                let cell = row.get_ref(at).expect("a cell");
-                bytes.extend_from_slice(format!("{cell:?}").as_bytes());
-            }
-        }
-    }
-    bytes
 }
 
 fn number(conn: &Connection, select: &str) -> i64 {

@@ -406,15 +406,6 @@ fn run(kind: usize, indices: Vec<usize>, steps: &[Step]) {
     }
 }
 
-/// Each case runs some twenty steps on three databases, and compares after each.
-fn few() -> ProptestConfig {
-    let usual = ProptestConfig::default();
-    ProptestConfig {
-        cases: usual.cases.div_ceil(8),
-        ..usual
-    }
-}
-
 proptest! {
     #![proptest_config(few())]
 

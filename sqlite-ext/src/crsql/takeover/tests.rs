@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::crsql::tests::real::{self, Real};
 use crate::crsql::tests::{Peer, peer, writes};
+use crate::tests::content::content;
 
 const STORY: &str = "
     CREATE TABLE item(id INTEGER PRIMARY KEY NOT NULL, name TEXT, price REAL DEFAULT 1.5);
@@ -106,28 +107,6 @@ fn in_memory() -> Connection {
 
 fn taken_over() -> Peer {
     Peer::of(untouched(in_memory()))
-}
-
-/// Returns all that a database holds.
-fn contents(conn: &Connection) -> Vec<String> {
-    let plain = |sql: &str| {
-        let mut statement = conn.prepare(sql).expect(sql);
-        let rows = statement.query_map([], |row| row.get::<_, String>(0));
-        let rows = rows.expect(sql).collect::<Result<Vec<_>, _>>();
-        rows.expect(sql)
-    };
-    let schema = "SELECT ifnull(sql, name) FROM sqlite_master ORDER BY 1";
-    let mut all = plain(schema);
-    let tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1";
-    for table in plain(tables) {
-        let columns = plain(&format!("SELECT name FROM pragma_table_info('{table}')"));
-        let values = columns.iter().map(|column| format!("quote(\"{column}\")"));
-        let values = values.collect::<Vec<_>>().join(" || ', ' || ");
-        all.extend(plain(&format!(
-            "SELECT {values} FROM \"{table}\" ORDER BY 1"
-        )));
-    }
-    all
 }
 
 #[test]
@@ -300,11 +279,11 @@ fn nothing_is_changed_where_it_is_not_understood() {
     for (change, reason) in cases {
         let conn = untouched(in_memory());
         conn.execute_batch(change).expect(change);
-        let before = contents(&conn);
+        let before = content(&conn);
         let error = crate::register(&conn).expect_err(change).to_string();
         let said = format!("cannot take this database over from cr-sqlite: {reason}");
         assert_eq!(error, said, "{change}");
-        assert!(contents(&conn) == before, "{change}");
+        assert!(content(&conn) == before, "{change}");
     }
 }
 
@@ -405,7 +384,7 @@ fn a_crash_in_between_leaves_the_old_database() {
     let folder = tempfile::tempdir().expect("a folder");
     let (from, to) = (folder.path().join("a.db"), folder.path().join("b.db"));
     drop(untouched(Connection::open(&from).expect("it opens")));
-    let old = contents(&Connection::open(&from).expect("it opens"));
+    let old = content(&Connection::open(&from).expect("it opens"));
     let mut crashes = [0, 0];
     for steps in (1..).step_by(41) {
         let conn = Connection::open(&from).expect("it opens");
@@ -427,11 +406,11 @@ fn a_crash_in_between_leaves_the_old_database() {
             break;
         }
         // What comes after the commit can be stopped too.
-        let left = contents(&Connection::open(&from).expect("it opens"));
+        let left = content(&Connection::open(&from).expect("it opens"));
         let is_done = left != old;
         crashes[usize::from(journal(&to).exists())] += 1;
         let crashed = Connection::open(&to).expect("it opens");
-        assert!(is_done || contents(&crashed) == old, "after {steps} steps");
+        assert!(is_done || content(&crashed) == old, "after {steps} steps");
         let ours = Peer::of(crashed);
         assert_eq!(
             sayings(|sql| ours.rows(sql)),
@@ -513,16 +492,20 @@ fn any_history_of_a_real_cr_sqlite_goes_on_here() {
     proptest!(writes::config(), |((before, after) in before_and_after)| {
         let real = &mut *real.borrow_mut();
         real.new_database(writes::SCHEMA);
-        for sql in writes::numbered(&before) {
-            real.run(&sql);
+        // Numbered as one: a version is counted here for what was changed only, and there also for
+        // a value that was written again.
+        let all = writes::numbered(&[before.clone(), after].concat());
+        let (before, after) = all.split_at(before.len());
+        for sql in before {
+            real.run(sql);
         }
         let conn = in_memory();
         conn.execute_batch(&dump(real)).expect("a dump is SQL");
         let ours = Peer::of(conn);
         real::same(&ours, real)?;
-        for sql in writes::numbered(&after) {
-            ours.run(&sql);
-            real.run(&sql);
+        for sql in after {
+            ours.run(sql);
+            real.run(sql);
             real::same(&ours, real)?;
         }
     });

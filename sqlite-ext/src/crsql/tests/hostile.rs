@@ -5,10 +5,11 @@
 //! elsewhere. A failure names the seed.
 
 use fastrand::Rng;
+use rusqlite::params_from_iter;
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
 
 use super::{Peer, peer, peers};
+use crate::tests::content::content;
 
 const SCHEMA: &str = "
     CREATE TABLE t(id INTEGER PRIMARY KEY NOT NULL, a, b TEXT NOT NULL DEFAULT 'x');
@@ -41,28 +42,6 @@ const GOOD: [&str; 9] = [
 
 fn insert(columns: &[&str]) -> String {
     format!("INSERT INTO crsql_changes VALUES({})", columns.join(", "))
-}
-
-/// A fingerprint of all that the file holds.
-fn content(conn: &Connection) -> Vec<u8> {
-    let tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
-    let mut statement = conn.prepare(tables).expect("tables");
-    let names = statement.query_map([], |row| row.get::<_, String>(0));
-    let names: Result<Vec<_>, _> = names.expect("tables").collect();
-    let mut bytes = Vec::new();
-    for name in names.expect("tables") {
-        let all = format!("SELECT * FROM \"{name}\"");
-        let mut statement = conn.prepare(&all).expect("a table is read");
-        let width = statement.column_count();
-        let mut rows = statement.query([]).expect("a table is read");
-        while let Some(row) = rows.next().expect("a table is read") {
-            for at in 0..width {
-                let cell = row.get_ref(at).expect("a cell");
-                bytes.extend_from_slice(format!("{cell:?}").as_bytes());
-            }
-        }
-    }
-    bytes
 }
 
 const VERSION: &str = "integers from 0 to 2^62";

@@ -1,0 +1,198 @@
+//! What comes to a replica whose tables, columns or rows are not those of the sender's.
+
+use super::*;
+
+#[test]
+fn columns_that_only_one_side_has_are_parked_and_replayed() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    a.run("INSERT INTO t VALUES(1, 'x')");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    a.run("ALTER TABLE t ADD COLUMN done INTEGER NOT NULL DEFAULT 0; UPDATE t SET done = 1");
+    a.run("INSERT INTO t VALUES(2, 'y', 5)");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x", "2|y"]);
+    // A third replica that learns of it from the second alone gets the column too.
+    let mut c = replica(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a, done INTEGER NOT NULL DEFAULT 0)",
+        &["t"],
+    );
+    c.pull(&b);
+    assert_eq!(c.rows("SELECT * FROM t"), ["1|x|1", "2|y|5"]);
+    b.run("ALTER TABLE t ADD COLUMN done INTEGER NOT NULL DEFAULT 0");
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x|1", "2|y|5"]);
+    converge(&mut [a, b, c]);
+}
+
+#[test]
+fn rows_that_were_there_before_a_table_arrived_lose_to_what_was_shared() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a)";
+    let mut a = replica_of(schema, &["t"], &with_ids(Ids::Shared));
+    a.run("INSERT INTO t VALUES(1, 'shared'), (2, 'shared')");
+    let mut b = replica(schema, &[]);
+    b.now += 10_000;
+    b.run("INSERT INTO t VALUES(1, 'stale'), (3, 'only here')");
+    let mut c = replica("", &[]);
+    c.pull(&a);
+    let mut all = [b, a, c];
+    all[0].now += 1_000;
+    let (left, right) = all.split_at_mut(1);
+    left[0].pull(&right[0]);
+    converge(&mut all);
+    for replica in &all {
+        assert_eq!(
+            replica.rows("SELECT * FROM t"),
+            ["1|shared", "2|shared", "3|only here"]
+        );
+    }
+    all[0].run("UPDATE t SET a = 'after' WHERE id = 1");
+    converge(&mut all);
+    assert_eq!(all[2].rows("SELECT a FROM t WHERE id = 1"), ["after"]);
+}
+
+#[test]
+fn a_deletion_before_the_column_was_taken_up_is_not_lost() {
+    let mut a = replica(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, what TEXT NOT NULL)",
+        &["t"],
+    );
+    a.run("INSERT INTO t VALUES(1, 'bread')");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    b.run("ALTER TABLE t ADD COLUMN due TEXT; UPDATE t SET due = 'today'");
+    a.pull(&b);
+    a.run("ALTER TABLE t ADD COLUMN due TEXT; DELETE FROM t WHERE id = 1");
+    let mut both = [a, b];
+    converge(&mut both);
+    assert_eq!(both[1].rows("SELECT * FROM t"), [""; 0]);
+}
+
+#[test]
+fn what_waits_does_not_grow_when_it_arrives_again() {
+    let mut c = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    c.run("INSERT INTO t VALUES(1, 'x')");
+    let mut both = [replica("", &[]), replica("", &[])];
+    for replica in &mut both {
+        replica.pull(&c);
+    }
+    c.run("ALTER TABLE t ADD COLUMN n; UPDATE t SET n = 1");
+    both[1].pull(&c);
+    for _ in 0..4 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let all = export(&both[from].conn, &VersionVector::new(), c.now).expect("export");
+            import_changeset(&both[to].conn, &all, c.now).expect("import");
+        }
+    }
+    for replica in &both {
+        assert_eq!(replica.rows("SELECT count(*) FROM syncline_parked"), ["1"]);
+    }
+}
+
+#[test]
+fn own_rows_are_not_lost_among_those_that_waited_for_a_column() {
+    for schema in [
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a)",
+        "CREATE TABLE t(id TEXT PRIMARY KEY, a)",
+    ] {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t VALUES('1', 'x')");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        a.run("ALTER TABLE t ADD COLUMN n; INSERT INTO t VALUES('90', 'y', 5)");
+        b.pull(&a);
+        // What waits is merged by the same fold that finds the new rows.
+        b.run("ALTER TABLE t ADD COLUMN n; INSERT INTO t VALUES('20', 'own', 7), ('95', 'own', 8)");
+        let mut both = [a, b];
+        converge(&mut both);
+        let select = "SELECT id || a || n FROM t WHERE n IS NOT NULL ORDER BY id";
+        assert_eq!(both[0].rows(select), ["20own7", "90y5", "95own8"]);
+    }
+}
+
+#[test]
+fn tables_that_one_side_does_not_track_wait_for_it() {
+    let mut a = replica(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE u(id PRIMARY KEY)",
+        &["t", "u"],
+    );
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    untrack(&b.conn, "t", b.now).expect("untrack");
+    a.run("INSERT INTO t VALUES(1, 'x'); INSERT INTO u VALUES('u')");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT count(*) FROM t"), ["0"]);
+    assert_eq!(b.rows("SELECT id FROM u"), ["u"]);
+    track(&b.conn, "t", &TableOptions::default(), b.now).expect("track");
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x"]);
+    converge(&mut [a, b]);
+}
+
+#[test]
+fn rows_that_arrive_in_parts_obey_not_null_until_the_rest_is_there() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT NOT NULL, b INT NOT NULL, c)";
+    let mut a = replica(schema, &["t"]);
+    a.run("INSERT INTO t VALUES(1, 'a', 2, 3)");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    let before = b.seen();
+    b.now += 50;
+    b.run("UPDATE t SET c = 'b wrote'");
+    // Only what b wrote, to one that has not heard of the row.
+    let own = export_own(
+        &b.conn,
+        before.version(site_id(&b.conn).expect("site")),
+        1_000,
+    );
+    let own = own.expect("export").expect("something new");
+    let mut c = replica("", &[]);
+    for schema in export(&a.conn, &VersionVector::new(), a.now)
+        .expect("export")
+        .schemas
+    {
+        c.run(&schema.statements.join(";"));
+    }
+    track(&c.conn, "t", &TableOptions::default(), c.now).expect("track");
+    import_changeset(&c.conn, &own, b.now).expect("import");
+    assert_eq!(c.rows("SELECT * FROM t"), ["1||0|b wrote"]);
+    c.pull(&a);
+    assert_eq!(c.rows("SELECT * FROM t"), ["1|a|2|b wrote"]);
+    converge(&mut [a, b, c]);
+}
+
+#[test]
+fn a_table_that_was_rebuilt_is_captured_again() {
+    for (kind, schema) in ALL_KINDS {
+        let mut a = replica(schema, &["t"]);
+        a.run("INSERT INTO t VALUES('1', 'x', 'y'), ('2', 'x', 'y'), ('3', 'x', 'y')");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        let copy = schema.replace("TABLE t(", "TABLE copy(");
+        a.run(&format!(
+            "{copy}; INSERT INTO copy SELECT * FROM t WHERE id <> '3';
+             DROP TABLE t; ALTER TABLE copy RENAME TO t; UPDATE t SET a = 'unseen' WHERE id = '2'"
+        ));
+        a.run("INSERT INTO t VALUES('4', 'after', 'y')");
+        b.pull(&a);
+        let select = "SELECT * FROM t WHERE id <> '3' ORDER BY id";
+        assert_eq!(
+            b.rows(select),
+            ["1|x|y", "2|unseen|y", "4|after|y"],
+            "{kind}"
+        );
+        a.run("DELETE FROM t WHERE id = '4'");
+        b.pull(&a);
+        assert_eq!(b.rows(select), ["1|x|y", "2|unseen|y"], "{kind}");
+    }
+}
+
+#[test]
+fn a_column_added_on_both_sides_leaves_equal_digests() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, a)", &["t"]);
+    a.run("INSERT INTO t VALUES(1, 'x'), (2, 'y')");
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    for replica in [&mut a, &mut b] {
+        replica.run("ALTER TABLE t ADD COLUMN done INTEGER NOT NULL DEFAULT 0");
+    }
+    converge(&mut [a, b]);
+}
