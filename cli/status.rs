@@ -50,6 +50,15 @@ fn print(db: &Path, status: &Status, is_running: bool) {
         screen::count(status.envelopes_count, "envelope"),
         screen::size(status.envelope_bytes)
     );
+    for aside in &status.aside {
+        println!("  aside      {aside}");
+    }
+    if status.conflicts_count > 0 {
+        println!(
+            "  conflicts  {}: syncline_conflicts lists them with their reasons",
+            screen::count(status.conflicts_count, "parked row")
+        );
+    }
     for waiting in &status.waiting {
         println!("  waiting    {waiting}");
     }

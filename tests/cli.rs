@@ -58,6 +58,33 @@ fn share_prints_the_ticket_alone_and_join_brings_the_rows() {
 }
 
 #[test]
+fn what_waits_for_a_constraint_and_what_stands_aside_is_told() {
+    let room = room();
+    room.execute(
+        "app.db",
+        "CREATE TABLE step(id TEXT PRIMARY KEY, todo TEXT REFERENCES todo(id))",
+    );
+    let (mut sharing, _) = room.share("app.db");
+    assert_eq!(sharing.interrupt(), (Some(0), String::new()));
+    let said = room.done(&["status", "app.db"]);
+    assert!(
+        !said.contains("conflicts") && !said.contains("aside"),
+        "{said}"
+    );
+    let orphan = "PRAGMA foreign_keys = OFF; INSERT INTO step VALUES('s', 'nowhere')";
+    room.execute("app.db", orphan);
+    let said = room.done(&["status", "app.db"]);
+    let conflicts =
+        "\n  conflicts  1 parked row: syncline_conflicts lists them with their reasons\n";
+    assert!(said.contains(conflicts), "{said}");
+    let other = "DROP TABLE todo; CREATE TABLE todo(id TEXT PRIMARY KEY, rowid, oid, _rowid_)";
+    room.execute("app.db", other);
+    let said = room.done(&["status", "app.db"]);
+    let aside = "\n  aside      todo: it has columns named rowid, oid and _rowid_";
+    assert!(said.contains(aside), "{said}");
+}
+
+#[test]
 fn a_ticket_is_read_from_standard_input_too() {
     let room = room();
     let (_sharing, ticket) = room.share("app.db");

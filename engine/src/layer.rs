@@ -165,12 +165,36 @@ impl Layer {
         }
     }
 
+    /// Returns what does not take part although it is of a tracked table.
+    pub(crate) fn kept_back(self, conn: &Connection) -> Result<KeptBack, ReplicaError> {
+        let mut kept_back = KeptBack::default();
+        if self == Layer::CrSqlite {
+            return Ok(kept_back);
+        }
+        for (name, table) in sqlite::status(conn)?.tables {
+            kept_back.conflicts_count += table.conflicts;
+            let aside = table.aside.map(|reason| format!("{name}: {reason}"));
+            kept_back.aside.extend(aside);
+        }
+        Ok(kept_back)
+    }
+
     /// Lets go of a connection that is about to be closed.
     pub(crate) fn end(self, conn: &Connection) {
         if self == Layer::CrSqlite {
             cr_sqlite::finalize(conn);
         }
     }
+}
+
+/// What does not take part although it is of a tracked table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeptBack {
+    /// The entries of `syncline_conflicts`.
+    pub conflicts_count: u64,
+    /// The tables that stand aside, each with the reason.
+    pub aside: Vec<String>,
 }
 
 /// Makes a table a CRR of the cr-sqlite that is loaded.

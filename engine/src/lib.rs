@@ -30,6 +30,7 @@ pub mod session;
 pub mod trust;
 
 pub use home::{Home, HomeError, OpenHome};
+pub use layer::KeptBack;
 pub use node::{
     Node, NodeError, NodeEvent, Options, PeerStatus, SnapshotStatus, Status, offline_status,
 };

@@ -15,7 +15,7 @@ use syncline_sqlite as sqlite;
 
 use crate::clock::now_unix_ms;
 use crate::home::OpenHome;
-use crate::layer::{Layer, Unmerged};
+use crate::layer::{KeptBack, Layer, Unmerged};
 use crate::log::{CURSOR_BYTES_MAX, Cursor, Heads, Log, LogError, Logged, Received, StreamRef};
 use crate::trust::{
     DatabaseSecret, Identity, Kind, PAYLOAD_BYTES_MAX, Sealing, Seq, StreamId, VerifiedEnvelope,
@@ -529,6 +529,15 @@ impl Replica {
     /// See [`ReplicaError`].
     pub fn pending_count(&self) -> Result<u64, ReplicaError> {
         self.layer.pending_count(&self.conn)
+    }
+
+    /// Returns what does not take part although it is of a tracked table.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplicaError`].
+    pub fn kept_back(&self) -> Result<KeptBack, ReplicaError> {
+        self.layer.kept_back(&self.conn)
     }
 }
 

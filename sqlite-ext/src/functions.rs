@@ -10,7 +10,7 @@ use crate::apply::STATEMENTS_COUNT;
 use crate::crsql;
 use crate::{
     TableOptions, Tracked, collect, digest, export, fold, import, is_prepared, lacking, leave,
-    prepare, site_id, track, untrack,
+    prepare, site_id, status, track, untrack,
 };
 
 /// Adds the SQL functions to a connection.
@@ -27,6 +27,8 @@ use crate::{
 ///   what each other replica has seen |
 /// | `syncline_version_vector()` | what this replica has seen, as a blob |
 /// | `syncline_digest()` | 64 hexadecimal digits, equal on converged replicas |
+/// | `syncline_status()` | a [`Status`](crate::Status) as JSON: the tables with their options, and
+///   what waits |
 /// | `syncline_site_id()` | the 16 bytes that name this replica |
 /// | `syncline_version()` | the version of this library |
 ///
@@ -101,6 +103,10 @@ pub fn register(conn: &Connection) -> Result<()> {
     })?;
     add(conn, "syncline_digest", 0, |conn, _| {
         Ok(digest(conn, now_unix_ms()).map_err(user)?.to_string())
+    })?;
+    add(conn, "syncline_status", 0, |conn, _| {
+        let status = status(conn).map_err(user)?;
+        serde_json::to_string(&status).map_err(user)
     })?;
     add(conn, "syncline_site_id", 0, |conn, _| {
         prepare(conn).map_err(user)?;

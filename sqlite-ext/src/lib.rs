@@ -51,6 +51,7 @@ mod rows;
 mod schema;
 mod shadow;
 mod shape;
+mod status;
 mod table;
 mod track;
 mod untracked;
@@ -70,10 +71,9 @@ pub use options::{ColumnPolicy, ForeignKeyPolicy, Ids, OptionsError, TableOption
 pub use other::load_extension;
 pub use schema::{SchemaError, create as create_table, statements as table_statements};
 pub use shadow::{OpenError, is_prepared, prepare, site_id, version_vector};
+pub use status::{Status, TableStatus, pending_count, status};
 pub use table::TableError;
-pub use track::{
-    TrackError, Tracked, leave, pending_count, tables_aside, track, tracked_tables, untrack,
-};
+pub use track::{TrackError, Tracked, leave, track, tracked_tables, untrack};
 
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,7 @@ mod refused;
 mod renumbered;
 mod rivals;
 mod shapes;
+mod status;
 mod unique;
 mod unique_model;
 mod untracked;
@@ -123,6 +124,14 @@ impl Replica {
             .expect(select)
             .collect::<Result<_, _>>()
             .expect(select)
+    }
+
+    /// The tables that stand aside, each with the reason.
+    fn aside(&self) -> Vec<(String, String)> {
+        let tables = status(&self.conn).expect("status").tables.into_iter();
+        tables
+            .filter_map(|(name, table)| Some((name, table.aside?)))
+            .collect()
     }
 
     fn clock_entries(&self) -> i64 {

@@ -96,43 +96,6 @@ pub fn tracked_tables(conn: &Connection) -> Result<Vec<String>, TrackError> {
     Ok(names.collect::<Result<_, _>>()?)
 }
 
-/// Returns the tracked tables that stand aside, each with the reason: they cannot be tracked as they
-/// are. What is written to them here stays here, and changes to them wait, until the reason is gone.
-///
-/// # Errors
-///
-/// If SQLite fails or a later program wrote the shadow tables.
-pub fn tables_aside(conn: &Connection) -> Result<Vec<(String, String)>, TrackError> {
-    if !is_prepared(conn)? {
-        return Ok(Vec::new());
-    }
-    let all = "SELECT name, aside FROM syncline_tables WHERE aside <> ?1
-        ORDER BY name COLLATE BINARY";
-    let mut statement = conn.prepare_cached(all)?;
-    let aside = statement.query_map([UNTRACKED], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(aside.collect::<Result<_, _>>()?)
-}
-
-/// Returns how many captured writes wait to be folded.
-///
-/// # Errors
-///
-/// If SQLite fails or a later program wrote the shadow tables.
-pub fn pending_count(conn: &Connection) -> Result<u64, TrackError> {
-    if !is_prepared(conn)? {
-        return Ok(0);
-    }
-    let mut count = 0;
-    for table in Table::all(conn)? {
-        let pending = format!("SELECT count(*) FROM {}", table.pending());
-        count += conn
-            .query_row(&pending, [], |row| row.get::<_, i64>(0))?
-            .cast_unsigned();
-        count += watermark::passed_count(conn, &table)?.cast_unsigned();
-    }
-    Ok(count)
-}
-
 /// Makes a table conflict-free, with the rows it has. It keeps its shape and its other triggers,
 /// and any program may go on writing to it.
 ///

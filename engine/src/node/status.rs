@@ -9,6 +9,7 @@ use syncline_transport::{Multiaddr, PeerId};
 use super::{Node, NodeError};
 use crate::clock::now_unix_ms;
 use crate::cold::{self, Cold};
+use crate::layer::KeptBack;
 use crate::log::{BlockedStream, Heads, LogStatus};
 use crate::peer::peer_of;
 use crate::replica::{Replica, ReplicaError};
@@ -24,6 +25,10 @@ pub struct Status {
     pub listening: Vec<String>,
     /// The tracked tables.
     pub tables: Vec<String>,
+    /// Tables that stand aside, each with the reason.
+    pub aside: Vec<String>,
+    /// What waits for a constraint: the entries of `syncline_conflicts`.
+    pub conflicts_count: u64,
     /// Writes that are captured and not folded yet.
     pub pending_count: u64,
     /// The hash of the replicated state: equal on converged devices.
@@ -136,6 +141,7 @@ pub fn offline_status(
 struct Local {
     digest: String,
     tables: Vec<String>,
+    kept_back: KeptBack,
     pending_count: u64,
     log: LogStatus,
 }
@@ -149,6 +155,7 @@ impl Local {
         Ok(Local {
             digest,
             tables,
+            kept_back: replica.kept_back()?,
             pending_count,
             log: replica.log().status()?,
         })
@@ -175,6 +182,8 @@ impl Local {
             peer: String::new(),
             listening: vec![],
             tables: self.tables,
+            aside: self.kept_back.aside,
+            conflicts_count: self.kept_back.conflicts_count,
             pending_count: self.pending_count,
             digest: self.digest,
             peers: vec![],

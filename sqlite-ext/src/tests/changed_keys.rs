@@ -89,7 +89,7 @@ fn a_table_that_cannot_be_tracked_any_more_stands_aside_and_comes_back() {
             let mut b = replica("", &[]);
             b.pull(&a);
             a.run(&format!("DROP TABLE t; {to}; INSERT INTO u VALUES(7)"));
-            let aside = tables_aside(&a.conn).expect("aside");
+            let aside = a.aside();
             assert_eq!(aside.len(), 1, "{from} -> {to}");
             assert!(aside[0].1.contains(says), "{aside:?}");
             b.run("UPDATE t SET b = 'meanwhile' WHERE b = 'y'; INSERT INTO u VALUES(8)");
@@ -101,7 +101,7 @@ fn a_table_that_cannot_be_tracked_any_more_stands_aside_and_comes_back() {
             a.run(&format!(
                 "DROP TABLE t; {from}; INSERT INTO t VALUES('9', 9, 'back')"
             ));
-            assert_eq!(tables_aside(&a.conn).expect("aside"), []);
+            assert_eq!(a.aside(), []);
             b.pull(&a);
             assert_eq!(b.rows("SELECT b FROM t WHERE a = 9"), ["back"], "{from}");
             b.run("UPDATE t SET b = 'on' WHERE a = 9");
@@ -119,7 +119,7 @@ fn a_table_that_stands_aside_can_be_untracked() {
         a.run("DROP TABLE t; CREATE TABLE t(id, rowid, oid, _rowid_)");
         if nth % 2 == 0 {
             untrack(&a.conn, "t", a.now).expect("untrack");
-            assert_eq!(tables_aside(&a.conn).expect("aside"), []);
+            assert_eq!(a.aside(), []);
             assert_eq!(tracked_tables(&a.conn).expect("names"), [""; 0]);
         }
         leave(&a.conn).expect("leave");

@@ -232,7 +232,7 @@ fn a_unique_index_on_a_policy_column_puts_the_table_aside_until_it_is_gone() {
     a.run("INSERT INTO t VALUES(1, 1), (2, 2)");
     b.pull(&a);
     b.run("CREATE UNIQUE INDEX i ON t(n)");
-    assert_eq!(tables_aside(&b.conn).expect("aside").len(), 1);
+    assert_eq!(b.aside().len(), 1);
     a.run("UPDATE t SET n = 2 WHERE id = 1");
     b.pull(&a);
     assert_eq!(b.rows("SELECT * FROM t"), ["1|1", "2|2"]);

@@ -37,7 +37,7 @@ fn what_was_deleted_and_written_while_a_table_was_untracked_counts_when_it_is_tr
         let mut both = two(schema);
         both[1].untrack();
         assert_eq!(tracked_tables(&both[1].conn).expect("names"), [""; 0]);
-        assert_eq!(tables_aside(&both[1].conn).expect("aside"), []);
+        assert_eq!(both[1].aside(), []);
         both[1].run(
             "DELETE FROM t WHERE id = '1'; UPDATE t SET a = 'here' WHERE id = '2';
              INSERT INTO t VALUES('5', 'new', 'x'); DELETE FROM t WHERE id = '4';

@@ -78,6 +78,6 @@ fn a_table_too_wide_for_its_rowid_to_be_read_beside_stands_aside() {
     assert!(error.to_string().contains("2000 columns"), "{error}");
     let mut b = replica(&wide(1_998, "TEXT PRIMARY KEY"), &["t"]);
     b.run("ALTER TABLE t ADD COLUMN one_more; INSERT INTO t(id) VALUES('k')");
-    let aside = tables_aside(&b.conn).expect("aside");
+    let aside = b.aside();
     assert!(aside[0].1.contains("2000 columns"), "{aside:?}");
 }
