@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::heal::Entry;
-use crate::options::TableOptions;
+use crate::options::{KEY_SEPARATOR, TableOptions};
 use crate::shadow::tick;
 use crate::shape::Shape;
-use crate::table::{Table, TableError, TableInfo};
+use crate::table::{Table, TableError, TableInfo, list};
 use crate::{capture, columns, constraints, other_names};
 
 /// What became of a table's columns.
@@ -193,10 +193,20 @@ fn rename_options(options: TableOptions, renamed: &[(String, String)]) -> TableO
         let found = renamed.find(|(former, _)| former.eq_ignore_ascii_case(&name));
         found.map_or(name, |(_, new)| new.clone())
     };
+    let all_new = |names: String| {
+        let names = names
+            .split(KEY_SEPARATOR)
+            .map(|name| new_name(name.to_owned()));
+        list(names, KEY_SEPARATOR)
+    };
     let columns = options.columns.into_iter();
+    let keys = options.foreign_keys.into_iter();
     TableOptions {
         columns: columns
             .map(|(name, policy)| (new_name(name), policy))
+            .collect(),
+        foreign_keys: keys
+            .map(|(names, policy)| (all_new(names), policy))
             .collect(),
         ..options
     }

@@ -11,7 +11,7 @@ use syncline_crdt::{
     Changeset, DecodeError, DeltaError, Group, Hlc, SiteId, TableChanges, TableSchema,
 };
 
-use crate::candidate::candidates;
+use crate::candidate::{candidates, is_reserved};
 use crate::clocks::Clock;
 use crate::collect::{self, Past, Rejoin, Standing};
 use crate::constraints::{self, Touched};
@@ -24,7 +24,7 @@ use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{RowKey, Table, TableInfo};
 use crate::track::{self, TrackError};
 use crate::{
-    FoldError, TableError, fold, heal, joined, lacking, other_names, parked, untracked, watermark,
+    FoldError, TableError, fold, heal, lacking, other_names, parked, untracked, watermark,
 };
 use fitting::{Fitted, fit};
 use merging::Merging;
@@ -210,16 +210,14 @@ pub fn import_changeset(
             };
             match take_up(conn, table)? {
                 Taken::Made => report.tables_created.push(table.name.clone()),
-                Taken::Adopted => adopted.push(table.name.clone()),
+                Taken::Adopted(table) => adopted.push(table),
                 Taken::Known => {}
             }
         }
         constraints::renew(conn)?;
         report.changed_count = merge_tables(conn, &changeset.tables, &mut past)?;
-        for name in adopted {
-            if let Some(table) = Table::named(conn, &name)? {
-                joined::fill(conn, &table)?;
-            }
+        for table in adopted {
+            track::claim(conn, table)?;
         }
         for table in &renamed {
             parked::replay(conn, table, Past::of(conn)?)?;
@@ -267,10 +265,7 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
     let names = changeset.tables.iter().map(|table| &table.name);
     if let Some(name) = names
         .chain(changeset.schemas.iter().map(|schema| &schema.name))
-        .find(|name| {
-            let lower = name.to_ascii_lowercase();
-            lower.starts_with("sqlite_") || lower.starts_with("syncline_")
-        })
+        .find(|name| is_reserved(name))
     {
         return Err(ImportError::Reserved {
             table: name.clone(),
@@ -304,12 +299,11 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
 }
 
 /// What became of a table's definition that arrived.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Taken {
     /// The table is tracked already.
     Known,
     /// The table is here, and is tracked from now on.
-    Adopted,
+    Adopted(track::Adopted),
     /// The table was made.
     Made,
 }
@@ -324,8 +318,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError
         track::forget(conn, id)?;
     }
     if is_here && (untracked.is_some() || track::id_of(conn, &schema.name)?.is_none()) {
-        track::adopt(conn, &schema.name, &options)?;
-        taken = Taken::Adopted;
+        taken = Taken::Adopted(track::adopt(conn, &schema.name, &options)?);
     }
     if let Some(id) = track::id_of(conn, &schema.name)? {
         let here = TableOptions::of(conn, id)?;
@@ -333,7 +326,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError
         if here.ids != options.ids {
             return Err(ImportError::OtherIds { table: table() });
         }
-        if here.joins() != options.joins() {
+        if !other_names::are_same(conn, &schema.name, (&here.joins(), &options.joins()))? {
             return Err(ImportError::OtherPolicies { table: table() });
         }
         take_stamp(conn, schema, id)?;
@@ -364,8 +357,13 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError
         causal_length: 0,
     };
     let options = TableOptions::parse(&schema.options)?;
-    options.check(&info)?;
-    constraints::check(conn, &info, &options)?;
+    let known = options.of_columns_in(&info);
+    known.check(&info)?;
+    match constraints::check(conn, &info, &known) {
+        // A rebuilt table may be without a key that it had when it was tracked.
+        Err(OptionsError::NoForeignKey { .. }) => {}
+        checked => checked?,
+    }
     let table = track::register(conn, &info, &options, tracked)?;
     track::set_origin(conn, table.id, schema.origin)?;
     parked::replay(conn, &schema.name, Past::default())?;

@@ -171,15 +171,15 @@ pub struct Candidate {
 ///
 /// If SQLite fails.
 pub fn candidates(conn: &Connection) -> rusqlite::Result<Vec<Candidate>> {
-    let all = "SELECT name FROM main.sqlite_master WHERE type = 'table'
-        AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'syncline\\_%' ESCAPE '\\'
-        AND name NOT LIKE 'crsql\\_%' ESCAPE '\\' AND name NOT LIKE '%\\_\\_crsql\\_%' ESCAPE '\\'
-        ORDER BY name";
+    let all = "SELECT name FROM main.sqlite_master WHERE type = 'table' ORDER BY name";
     let mut statement = conn.prepare_cached(all)?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?;
     let mut candidates = Vec::new();
     for name in names {
         let name = name?;
+        if is_reserved(&name) {
+            continue;
+        }
         candidates.push(match TableInfo::read(conn, &name)? {
             None => Candidate {
                 name,
@@ -196,10 +196,15 @@ pub fn candidates(conn: &Connection) -> rusqlite::Result<Vec<Candidate>> {
     Ok(candidates)
 }
 
+/// Whether a table of this name would be taken for one of SQLite's own, ours or cr-sqlite's.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let mut beginnings = ["sqlite_", "syncline_", "crsql_"].into_iter();
+    beginnings.any(|beginning| lower.starts_with(beginning)) || lower.contains("__crsql_")
+}
+
 pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Option<Obstacle>> {
-    let lower = info.name.to_ascii_lowercase();
-    let reserved = ["sqlite_", "syncline_", "crsql_"];
-    if reserved.iter().any(|prefix| lower.starts_with(prefix)) {
+    if is_reserved(&info.name) {
         return Ok(Some(Obstacle::Reserved));
     }
     if crsql::is_crr(conn, &info.name)? {

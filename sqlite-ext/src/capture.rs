@@ -260,20 +260,28 @@ fn on_update(table: &Table, columns: &[&Column]) -> String {
     };
     let bits = list(columns.iter().map(bit), " | ");
     let names = list(columns.iter().map(|column| quoted(&column.name)), ", ");
-    // SQLite drops no column that a trigger names, unless the name means something else without the
-    // column: the same of a query around it. It looks there last, and never for a column that is
-    // there. Each query has a source of its own, since SQLite would store the second of two.
-    let none = columns
-        .iter()
-        .map(|column| format!("NULL AS {}", quoted(&column.name)));
-    let none = format!("SELECT {}", list(none, ", "));
-    let bits =
-        format!("(SELECT (SELECT (SELECT {bits}) FROM ({none}) AS OLD) FROM ({none}) AS NEW)");
+    let bits = outlasting(columns, &["OLD", "NEW"], &bits);
     let lane = columns[0].lane;
     let event = format!("update_{lane}");
     let when = format!("AFTER UPDATE OF {names}");
     let body = append(table, "NEW", &mask_name(mask::place(lane).0), &bits);
     trigger(table, &event, &when, "", &body)
+}
+
+/// Returns an expression of a trigger that stays valid when SQLite drops one of these columns.
+///
+/// SQLite drops no column that a trigger names, unless the name means something else without the
+/// column: the same of a query around it. It looks there last, and never for a column that is there.
+/// Each query has a source of its own, since SQLite would store the second of two.
+pub(crate) fn outlasting(columns: &[&Column], rows: &[&str], expression: &str) -> String {
+    let none = columns
+        .iter()
+        .map(|column| format!("NULL AS {}", quoted(&column.name)));
+    let none = format!("SELECT {}", list(none, ", "));
+    rows.iter()
+        .fold(format!("(SELECT {expression})"), |inner, row| {
+            format!("(SELECT {inner} FROM ({none}) AS {row})")
+        })
 }
 
 /// Returns the condition that a row's key has a NULL, where SQLite lets it in, any number of times;

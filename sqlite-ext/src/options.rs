@@ -79,6 +79,9 @@ pub enum ForeignKeyPolicy {
     SetNull,
 }
 
+/// What stands between the columns of a foreign key that options name.
+pub(crate) const KEY_SEPARATOR: &str = ", ";
+
 /// Why options are refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -197,17 +200,17 @@ impl TableOptions {
         TableOptions::parse(&text)
     }
 
+    /// Returns what concerns a table as it is: a column that a peer's options name may have been
+    /// dropped there, or not be here yet.
+    pub(crate) fn of_columns_in(&self, info: &TableInfo) -> TableOptions {
+        let mut options = self.clone();
+        options.columns.retain(|name, _| is_in(info, name));
+        options
+    }
+
     /// Refuses options that do not fit a table.
     pub(crate) fn check(&self, info: &TableInfo) -> Result<(), OptionsError> {
-        let is_there = |name: &String| {
-            let mut columns = info.columns.iter();
-            columns.any(|column| {
-                column.name.eq_ignore_ascii_case(name)
-                    && column.key_position == 0
-                    && !column.is_generated
-            })
-        };
-        if let Some(column) = self.columns.keys().find(|name| !is_there(name)) {
+        if let Some(column) = self.columns.keys().find(|name| !is_in(info, name)) {
             return Err(OptionsError::NoColumn {
                 table: info.name.clone(),
                 column: column.clone(),
@@ -225,6 +228,12 @@ impl TableOptions {
             option,
         })
     }
+}
+
+/// Whether a table has a column of this name that may have a policy.
+fn is_in(info: &TableInfo, name: &str) -> bool {
+    let mut columns = info.stored_columns();
+    columns.any(|column| column.name.eq_ignore_ascii_case(name))
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

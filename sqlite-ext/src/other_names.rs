@@ -6,7 +6,7 @@
 //! rename connects for one column, as long as it has just one of them. The same goes for tables.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 use syncline_crdt::{Hlc, Rename, Stamp, TableChanges};
@@ -161,6 +161,24 @@ pub(crate) fn local<'c>(
         columns: mapped(&changes.columns, &columns, &pairs),
         ..changes.clone()
     }))
+}
+
+/// Whether what two replicas say of a table's columns is the same, under whatever names.
+pub(crate) fn are_same<T: PartialEq>(
+    conn: &Connection,
+    table: &str,
+    (here, there): (&BTreeMap<String, T>, &BTreeMap<String, T>),
+) -> rusqlite::Result<bool> {
+    if here == there {
+        return Ok(true);
+    }
+    let pairs = pairs(conn, &names(conn, table)?)?;
+    let has = |(name, said): (&String, &T)| {
+        let names = connected(name, &pairs);
+        let mut found = there.iter().filter(|(name, _)| names.contains(*name));
+        found.next().is_some_and(|(_, other)| other == said) && found.next().is_none()
+    };
+    Ok(here.len() == there.len() && here.iter().all(has))
 }
 
 fn is(a: &str, b: &str) -> bool {

@@ -290,7 +290,7 @@ impl<'a> Placing<'a> {
         let update = format!("UPDATE OR ABORT main.{name} SET {rowid} = ?2 WHERE {rowid} = ?1");
         let mut statement = self.conn.prepare_cached(&update)?;
         match statement.execute(params![old, new]) {
-            Err(error) if constraints::is_met(&error) => {
+            Err(error) if constraints::is_met(self.conn, &error) => {
                 constraints::hide(self.conn, self.table, &store::unpacked(old))?;
                 store::rekey(self.conn, self.table.id, old, new)?;
             }

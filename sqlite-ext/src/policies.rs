@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 use syncline_crdt::Policy;
 
-use crate::capture::trigger;
+use crate::capture::{outlasting, trigger};
 use crate::constraints::unique;
 use crate::options::{ColumnPolicy, OptionsError, TableOptions};
 use crate::shape::{Affinity, StrictType};
@@ -165,8 +165,12 @@ fn refusals(joined: &JoinedColumn, is_update: bool) -> Option<String> {
     } else {
         String::new()
     };
+    let rows = if is_update {
+        &["OLD", "NEW"][..]
+    } else {
+        &["NEW"]
+    };
+    let condition = outlasting(&[&joined.column], rows, &format!("{condition}{unset}"));
     let said = format!("{}: {reason}", joined.column.name).replace('\'', "''");
-    Some(format!(
-        "SELECT RAISE(ABORT, '{said}') WHERE {condition}{unset};"
-    ))
+    Some(format!("SELECT RAISE(ABORT, '{said}') WHERE {condition};"))
 }

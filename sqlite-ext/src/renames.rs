@@ -387,7 +387,9 @@ fn set(conn: &Connection, table: &Table, cell: &Cell, id: i64) -> rusqlite::Resu
     let place = match statement.execute(params_from_iter(values.map(Bound))) {
         Ok(0) => Some(store::place(table, &cell.key)),
         Ok(_) => None,
-        Err(error) if constraints::is_met(&error) => constraints::hide(conn, table, &cell.key)?,
+        Err(error) if constraints::is_met(conn, &error) => {
+            constraints::hide(conn, table, &cell.key)?
+        }
         Err(error) => return Err(error),
     };
     if let Some(place) = place

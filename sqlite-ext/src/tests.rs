@@ -9,6 +9,8 @@ use syncline_crdt::{
 
 use crate::*;
 
+mod admitted;
+mod altered_options;
 mod altering;
 mod altering_model;
 mod bulk;
@@ -55,11 +57,20 @@ fn replica(schema: &str, tables: &[&str]) -> Replica {
 fn replica_of(schema: &str, tables: &[&str], options: &TableOptions) -> Replica {
     let conn = Connection::open_in_memory().expect("SQLite opens in memory");
     register(&conn).expect("the functions register");
+    with_plain_codes(&conn);
     conn.execute_batch(schema).expect("the schema runs");
     for table in tables {
         track(&conn, table, options, NOW).expect("the table is tracked");
     }
     Replica { conn, now: NOW }
+}
+
+/// Has a connection say what most programs' connections do; rusqlite's say more of an error.
+#[expect(unsafe_code, reason = "rusqlite switches them on and has no way back")]
+fn with_plain_codes(conn: &Connection) {
+    // SAFETY: the handle is open as long as `conn` is.
+    let code = unsafe { rusqlite::ffi::sqlite3_extended_result_codes(conn.handle(), 0) };
+    assert_eq!(code, rusqlite::ffi::SQLITE_OK);
 }
 
 fn with_ids(ids: Ids) -> TableOptions {

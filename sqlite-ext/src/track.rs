@@ -12,7 +12,7 @@ use crate::crsql;
 use crate::fold::{FoldError, fold};
 use crate::heal;
 use crate::joined;
-use crate::options::{OptionsError, TableOptions};
+use crate::options::{Ids, OptionsError, TableOptions};
 use crate::origin;
 use crate::parked;
 use crate::policies;
@@ -123,14 +123,58 @@ pub fn track(
 }
 
 /// Tracks a table that is here when others' changes to it arrive. Nobody knows how old its rows are,
-/// so they count as older than anything that was shared: what others wrote wins, and rows that only
-/// this replica has are added.
+/// so they count as unwritten until those changes are merged, see [`claim`].
 pub(crate) fn adopt(
     conn: &Connection,
     name: &str,
     options: &TableOptions,
-) -> Result<Tracked, TrackError> {
-    begin(conn, name, options, (Origin::Peer, &tick_oldest, 0))
+) -> Result<Adopted, TrackError> {
+    // Rows with counted ids are others than those of peers, and may move before they are claimed.
+    let is_counted = options.ids == Ids::Counted;
+    let unwritten = |_: &Connection| Ok(Hlc::ZERO);
+    let next: &NextVersion<'_> = if is_counted { &tick_oldest } else { &unwritten };
+    begin(conn, name, options, (Origin::Peer, next, 0))?;
+    let runs = match Table::named(conn, name)? {
+        Some(table) if !is_counted => runs(conn, &table)?,
+        _ => Vec::new(),
+    };
+    Ok(Adopted {
+        name: name.to_owned(),
+        runs,
+    })
+}
+
+/// A table that was here when others' changes to it arrived.
+pub(crate) struct Adopted {
+    name: String,
+    /// The rows it had.
+    runs: Vec<Run>,
+}
+
+/// Counts what others did not write of an adopted table as written here, as early as this replica
+/// can still write.
+pub(crate) fn claim(conn: &Connection, adopted: Adopted) -> Result<(), TrackError> {
+    let Some(table) = Table::named(conn, &adopted.name)? else {
+        return Ok(());
+    };
+    let lane = Lane {
+        table_id: table.id,
+        lane: ROW,
+    };
+    let mut versions = Versions::default();
+    for run in adopted.runs {
+        let version = versions.of(conn, &run, &tick_oldest)?;
+        for range in clocks::ranges(conn, lane, &run.first, &run.last)? {
+            if range.clock.version == Hlc::ZERO {
+                let clock = Clock {
+                    version,
+                    ..range.clock
+                };
+                clocks::set(conn, lane, &range.first, &range.last, clock)?;
+            }
+        }
+    }
+    Ok(joined::fill(conn, &table)?)
 }
 
 /// Gives the next version to what is written by tracking.
@@ -157,7 +201,10 @@ fn begin(
             obstacle,
         };
         let info = TableInfo::read(conn, name)?.ok_or_else(|| refused(Obstacle::Missing))?;
-        options.check(&info)?;
+        match origin {
+            Origin::Here => options.check(&info)?,
+            Origin::Peer => options.of_columns_in(&info).check(&info)?,
+        }
         constraints::check(conn, &info, options)?;
         if let Some(rows_count) = resume(conn, &info, options, now_unix_ms)? {
             constraints::renew(conn)?;
@@ -296,16 +343,10 @@ pub(crate) fn tracked_at(conn: &Connection, sites: &Sites, id: i64) -> rusqlite:
 
 /// Gives the rows that are there a clock, as writes of this replica.
 fn backfill(conn: &Connection, table: &Table, next: &NextVersion<'_>) -> rusqlite::Result<usize> {
-    let mut version = Hlc::ZERO;
-    let (mut rows_left, mut bytes_left) = (0, 0);
+    let mut versions = Versions::default();
     let mut rows_count = 0;
     for run in runs(conn, table)? {
-        if rows_left < run.rows || bytes_left < run.bytes {
-            version = next(conn)?;
-            (rows_left, bytes_left) = (BACKFILL_ROWS, BACKFILL_BYTES);
-        }
-        rows_left -= run.rows;
-        bytes_left = bytes_left.saturating_sub(run.bytes);
+        let version = versions.of(conn, &run, next)?;
         rows_count += run.rows;
         let clock = Clock {
             site: OWN,
@@ -325,6 +366,32 @@ fn backfill(conn: &Connection, table: &Table, next: &NextVersion<'_>) -> rusqlit
     }
     watermark::raise(conn, table)?;
     Ok(rows_count)
+}
+
+/// The versions of rows that are many: none of them is given to more than a changeset carries.
+#[derive(Default)]
+struct Versions {
+    last: Hlc,
+    rows_left: usize,
+    bytes_left: usize,
+}
+
+impl Versions {
+    /// Returns the version of the next run of rows.
+    fn of(
+        &mut self,
+        conn: &Connection,
+        run: &Run,
+        next: &NextVersion<'_>,
+    ) -> rusqlite::Result<Hlc> {
+        if self.rows_left < run.rows || self.bytes_left < run.bytes {
+            self.last = next(conn)?;
+            (self.rows_left, self.bytes_left) = (BACKFILL_ROWS, BACKFILL_BYTES);
+        }
+        self.rows_left -= run.rows;
+        self.bytes_left = self.bytes_left.saturating_sub(run.bytes);
+        Ok(self.last)
+    }
 }
 
 /// Rows that follow each other.

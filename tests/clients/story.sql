@@ -121,6 +121,41 @@ SELECT crsql_commit_alter('item');
 UPDATE item SET shelf = 'top' WHERE id = 1;
 SELECT cid, val FROM crsql_changes WHERE cid = 'shelf';
 
+.print -- What breaks a constraint waits, and comes back.
+.open e.db
+.load ./libsyncline
+ATTACH 'mail.db' AS mail;
+CREATE TABLE person(id TEXT PRIMARY KEY, mail TEXT UNIQUE, low INT, high INT, CHECK(low <= high));
+CREATE TABLE visit(id TEXT PRIMARY KEY, person TEXT REFERENCES person(id));
+INSERT INTO person VALUES('ann', 'ann@home', 1, 5), ('bob', 'bob@home', 1, 5);
+SELECT syncline_track('person'), syncline_track('visit');
+INSERT INTO mail.letter SELECT 'all of e', syncline_export();
+.open f.db
+.load ./libsyncline
+ATTACH 'mail.db' AS mail;
+SELECT syncline_import(content) FROM mail.letter WHERE name = 'all of e';
+INSERT INTO person VALUES('eve', 'same@home', 1, 5);
+UPDATE person SET low = 4 WHERE id = 'ann';
+INSERT INTO visit VALUES('v', 'bob');
+SELECT length(syncline_version_vector()) > 0;
+INSERT INTO mail.letter SELECT 'all of f', syncline_export();
+.open e.db
+.load ./libsyncline
+ATTACH 'mail.db' AS mail;
+INSERT INTO person VALUES('joe', 'same@home', 1, 5);
+UPDATE person SET high = 2 WHERE id = 'ann';
+DELETE FROM person WHERE id = 'bob';
+SELECT syncline_import(content) > 0 FROM mail.letter WHERE name = 'all of f';
+SELECT mail FROM person ORDER BY mail;
+SELECT count(*) FROM visit;
+SELECT table_name, constraint_name FROM syncline_conflicts ORDER BY 1, 2;
+INSERT INTO person VALUES('bob', 'bob@home', 1, 5);
+UPDATE person SET mail = 'own@home' WHERE mail = 'same@home';
+SELECT json_extract(syncline_status(), '$.tables.person.options'), length(syncline_digest());
+SELECT mail FROM person ORDER BY mail;
+SELECT * FROM visit;
+SELECT table_name, constraint_name FROM syncline_conflicts ORDER BY 1, 2;
+
 .print -- A file can be given back.
 .open b.db
 .load ./libsyncline

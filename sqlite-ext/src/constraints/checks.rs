@@ -1,4 +1,5 @@
-//! CHECK constraints: a row that several writes made together may break one, and waits then.
+//! What a table admits: a row that several writes made together may break a CHECK, or give an
+//! expression no value, and waits then.
 
 use rusqlite::{Connection, Error, ErrorCode};
 
@@ -8,8 +9,17 @@ use super::tokens::{Kind, tokens};
 /// What SQLite's error says before the name or the expression of a CHECK.
 const BROKEN: &str = "CHECK constraint failed: ";
 
+/// Whether a row that several writes made together may be one that a table does not admit, besides
+/// the unique indices: it has a CHECK, a generated column, or an index on more than columns.
+pub(super) fn may_refuse(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let computed = "SELECT 1 FROM pragma_index_list(?1, 'main') AS l WHERE l.partial
+        OR EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name, 'main') AS x WHERE x.cid = -2)
+        UNION ALL SELECT 1 FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 0";
+    Ok(conn.prepare_cached(computed)?.exists([table])? || exists(conn, table)?)
+}
+
 /// Whether a table has a CHECK constraint, or a definition that names one.
-pub(crate) fn exists(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
+fn exists(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT sql FROM main.sqlite_master
         WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
     let sql: String = conn

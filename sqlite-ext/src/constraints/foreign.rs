@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::unique;
-use crate::options::{ForeignKeyPolicy, OptionsError, TableOptions};
+use crate::options::{ForeignKeyPolicy, KEY_SEPARATOR, OptionsError, TableOptions};
 use crate::shape::Affinity;
 use crate::table::{Table, TableError, TableInfo, list};
 use crate::value::quoted;
@@ -71,7 +71,11 @@ pub(crate) fn check(
     }
     let declared = Declared::of(conn, &info.name)?;
     for (columns, policy) in &options.foreign_keys {
-        let is_named = |key: &&Declared| key.columns.join(", ").eq_ignore_ascii_case(columns);
+        let is_named = |key: &&Declared| {
+            key.columns
+                .join(KEY_SEPARATOR)
+                .eq_ignore_ascii_case(columns)
+        };
         let table = info.name.clone();
         let columns = columns.clone();
         let Some(key) = declared.iter().find(is_named) else {

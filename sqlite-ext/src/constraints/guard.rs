@@ -26,7 +26,7 @@ impl<'a> Guard<'a> {
             table,
             is_constrained: has_parked
                 || unique::exists(conn, &table.name)?
-                || checks::exists(conn, &table.name)?
+                || checks::may_refuse(conn, &table.name)?
                 || foreign::binds(conn, table.id)?,
             has_parked,
             touched: Rows::default(),
@@ -75,10 +75,9 @@ impl<'a> Guard<'a> {
         Ok(is_parked.then_some(place))
     }
 
-    /// Whether a statement failed because a row met a unique index or broke a CHECK, and the row may
-    /// be parked.
+    /// Whether a statement failed because the table does not admit a row, and the row may be parked.
     pub(crate) fn is_met(&self, error: &Error) -> bool {
-        self.is_constrained && is_met(error)
+        self.is_constrained && is_met(self.conn, error)
     }
 
     /// Notes that rows moved to other keys, and may be parked there.
@@ -143,9 +142,27 @@ impl<'a> Guard<'a> {
     }
 }
 
-/// Whether a statement failed because a row met a unique index or broke a CHECK.
-pub(crate) fn is_met(error: &Error) -> bool {
-    const MET: [i32; 2] = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_CHECK];
-    let met = |error: &ffi::Error| MET.contains(&error.extended_code);
-    error.sqlite_error().is_some_and(met)
+/// Whether the statement that failed last did so because the table does not admit a row: it met a
+/// unique index, broke a CHECK, or gave a generated column or an index an expression that has no
+/// value, or none that fits.
+pub(crate) fn is_met(conn: &Connection, error: &Error) -> bool {
+    const MET: [i32; 6] = [
+        ffi::SQLITE_CONSTRAINT_UNIQUE,
+        ffi::SQLITE_CONSTRAINT_CHECK,
+        ffi::SQLITE_CONSTRAINT_NOTNULL,
+        ffi::SQLITE_CONSTRAINT_DATATYPE,
+        // What a function says of its arguments while a statement runs.
+        ffi::SQLITE_ERROR,
+        ffi::SQLITE_TOOBIG,
+    ];
+    if error.sqlite_error().is_none() {
+        return false;
+    }
+    #[expect(
+        unsafe_code,
+        reason = "errors have no extended codes where the host did not switch these on"
+    )]
+    // SAFETY: the handle is open as long as `conn` is.
+    let code = unsafe { ffi::sqlite3_extended_errcode(conn.handle()) };
+    MET.contains(&code)
 }

@@ -25,6 +25,14 @@ impl Scratch {
         let scratch = Connection::open_in_memory()?;
         scratch.execute_batch("PRAGMA foreign_keys = OFF")?;
         scratch.execute_batch(&sql)?;
+        let indices = "SELECT sql FROM main.sqlite_master
+            WHERE type = 'index' AND tbl_name = ?1 COLLATE NOCASE AND sql IS NOT NULL";
+        let mut statement = conn.prepare_cached(indices)?;
+        let indices = statement.query_map([table], |row| row.get::<_, String>(0))?;
+        for sql in indices {
+            // One that names what only the application has is kept by the table alone.
+            let _ = scratch.execute_batch(&sql?);
+        }
         Ok(Scratch { conn: scratch })
     }
 

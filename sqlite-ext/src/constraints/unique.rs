@@ -65,7 +65,7 @@ pub(crate) fn foreign(conn: &Connection, table: &str) -> rusqlite::Result<Option
             |term: &Term| format!("{0} = {0} COLLATE {1}", term.sql, quoted(&term.collation));
         let equal = list(index.terms.iter().map(equal), " AND ");
         let select = format!(
-            "SELECT 1 FROM main.{} WHERE {equal}{}",
+            "SELECT 1 FROM main.{} WHERE {}{equal}",
             quoted(table),
             index.within()
         );
@@ -195,7 +195,7 @@ impl UniqueIndex {
         let fields = list(self.terms.iter().map(|term| term.sql.clone()), ", ");
         let (name, condition) = (table.quoted(), table.key_condition(1));
         let within = self.within();
-        let select = format!("SELECT {fields} FROM main.{name} WHERE {condition}{within}");
+        let select = format!("SELECT {fields} FROM main.{name} WHERE {within}{condition}");
         let mut statement = conn.prepare_cached(&select)?;
         let mut rows = statement.query(params_from_iter(key.iter().map(Bound)))?;
         let Some(row) = rows.next()? else {
@@ -228,7 +228,8 @@ impl UniqueIndex {
         };
         let equal = list(self.terms.iter().enumerate().map(equal), " AND ");
         let (name, keys, within) = (table.quoted(), table.key_list(), self.within());
-        let select = format!("SELECT {place}, {keys} FROM main.{name} WHERE {equal}{within}");
+        // The condition goes first: for other rows the expressions may have no value.
+        let select = format!("SELECT {place}, {keys} FROM main.{name} WHERE {within}{equal}");
         let mut statement = conn.prepare_cached(&select)?;
         let mut rows = statement.query(params_from_iter(tuple.iter().map(Bound)))?;
         while let Some(row) = rows.next()? {
@@ -239,7 +240,7 @@ impl UniqueIndex {
 
     fn within(&self) -> String {
         let condition = self.condition.as_ref();
-        condition.map_or(String::new(), |condition| format!(" AND ({condition})"))
+        condition.map_or(String::new(), |condition| format!("({condition}) AND "))
     }
 
     /// Returns the condition that a row of the table would be a rival of the row `NEW` of a
@@ -251,6 +252,10 @@ impl UniqueIndex {
             names.map(|name| format!("NEW.{0} AS {0}", quoted(name))),
             ", ",
         );
+        // A row that comes and is not in the index is nobody's rival, and the index's expressions may
+        // have no value for it.
+        let in_index = self.condition.as_ref();
+        let in_index = in_index.map_or(String::new(), |condition| format!(" WHERE {condition}"));
         let equal = |term: &Term| {
             let collation = quoted(&term.collation);
             match &term.column {
@@ -258,13 +263,13 @@ impl UniqueIndex {
                 // The expression means the columns of the row that is there; in the inner query
                 // the same names are those of the row that comes.
                 None => format!(
-                    "{0} = (SELECT {0} FROM (SELECT {fields})) COLLATE {collation}",
+                    "{0} = (SELECT {0} FROM (SELECT {fields}){in_index}) COLLATE {collation}",
                     term.sql
                 ),
             }
         };
         let equal = list(self.terms.iter().map(equal), " AND ");
-        format!("{equal}{}", self.within())
+        format!("{}{equal}", self.within())
     }
 
     /// Returns the tuple in one form for all that SQLite calls equal to it under this index. A term

@@ -118,7 +118,7 @@ impl Folding<'_> {
         let (name, rowid) = (self.table.quoted(), &self.table.rowid);
         let update = format!("UPDATE OR ABORT main.{name} SET {rowid} = ?2 WHERE {rowid} = ?1");
         match self.conn.prepare_cached(&update)?.execute([id, number]) {
-            Err(error) if constraints::is_met(&error) => self.park_new(id, number),
+            Err(error) if constraints::is_met(self.conn, &error) => self.park_new(id, number),
             done => done.map(drop),
         }
     }

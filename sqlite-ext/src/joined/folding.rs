@@ -6,6 +6,7 @@ use syncline_crdt::{Hlc, SiteId, Stamp, Value};
 
 use super::{Cell, CellPlace, show};
 use crate::clocks::{self, Lane, ROW};
+use crate::constraints::is_met;
 use crate::mask::Mask;
 use crate::quiet::Quiet;
 use crate::rows;
@@ -94,10 +95,10 @@ impl<'a> Folding<'a> {
         }
         let _quiet = Quiet::begin(self.conn)?;
         for (key, column, shown) in corrections {
-            // What the fold found is in the table for good; a CHECK that admits no other value
-            // must not stop it.
+            // What the fold found is in the table for good; that the table admits no other value must
+            // not stop it.
             match show(self.conn, self.table, column, key, shown) {
-                Err(error) if is_constraint(&error) => {}
+                Err(error) if is_refused(self.conn, &error) => {}
                 done => done.map(drop)?,
             }
         }
@@ -105,8 +106,8 @@ impl<'a> Folding<'a> {
     }
 }
 
-fn is_constraint(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+fn is_refused(conn: &Connection, error: &rusqlite::Error) -> bool {
+    is_met(conn, error) || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
 /// Whether a column that may make reals of whole numbers shows a value.

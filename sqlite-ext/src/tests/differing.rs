@@ -24,6 +24,28 @@ fn columns_that_only_one_side_has_are_parked_and_replayed() {
     converge(&mut [a, b, c]);
 }
 
+/// Also where this replica has written to other tables, and so has a time of its own.
+#[test]
+fn rows_that_were_there_lose_to_what_was_shared_whatever_else_was_written_here() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, n INTEGER)";
+    let counts = TableOptions::parse(r#"{"columns":{"n":"counter"}}"#).expect("options");
+    for options in [TableOptions::default(), counts] {
+        let mut a = replica_of(schema, &["t"], &options);
+        a.run("INSERT INTO t VALUES(1, 'shared', 1)");
+        let other = "CREATE TABLE u(id INTEGER PRIMARY KEY)";
+        let mut b = replica(&format!("{schema}; {other}"), &["u"]);
+        b.now += 10_000;
+        b.run("INSERT INTO u VALUES(1); INSERT INTO t VALUES(1, 'stale', 7), (3, 'only here', 3)");
+        b.seen();
+        b.pull(&a);
+        let rows = ["1|shared|1", "3|only here|3"];
+        assert_eq!(b.rows("SELECT * FROM t ORDER BY id"), rows);
+        a.pull(&b);
+        assert_eq!(a.rows("SELECT * FROM t ORDER BY id"), rows);
+        converge(&mut [a, b]);
+    }
+}
+
 #[test]
 fn rows_that_were_there_before_a_table_arrived_lose_to_what_was_shared() {
     let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a)";

@@ -104,10 +104,12 @@ fn hostile_changesets_are_refused_by_name_and_change_nothing() {
     a.run("INSERT INTO t VALUES(1, 'x')");
     let good = export(&a.conn, &VersionVector::new(), a.now).expect("export");
     type Spoil = fn(&mut Changeset);
-    let spoiled: [(&str, Spoil); 7] = [
+    let spoiled: [(&str, Spoil); 9] = [
         ("reserved", |c| c.tables[0].name = "syncline_meta".into()),
         ("reserved", |c| c.tables[0].name = "SQLITE_schema".into()),
         ("reserved", |c| c.schemas[0].name = "syncline_x".into()),
+        ("reserved", |c| c.schemas[0].name = "crsql_master".into()),
+        ("reserved", |c| c.tables[0].name = "t__crsql_clock".into()),
         ("later than the changeset", |c| {
             c.tables[0].groups[0].stamp.version = Hlc::MAX;
         }),

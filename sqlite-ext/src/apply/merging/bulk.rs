@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{CachedStatement, Error, ErrorCode, params_from_iter};
+use rusqlite::{CachedStatement, Connection, Error, ErrorCode, params_from_iter};
 use syncline_crdt::{CausalLength, GroupKind, Value};
 
 use super::{Cells, Merging};
 use crate::apply::ImportError;
 use crate::births::{self, Births, life_lane};
 use crate::clocks::{self, Clock, ROW, runs};
+use crate::constraints::is_met;
 use crate::rekeyed;
 use crate::rows;
 use crate::shadow::Sites;
@@ -186,7 +187,7 @@ impl<'a> Merging<'a> {
             let given = cells.columns.iter().map(|(at, _)| &values[*at]);
             let fields = key.iter().chain(given).map(Bound);
             match statement.execute(params_from_iter(fields)) {
-                Err(error) if is_refused(&error) => rest.push(values),
+                Err(error) if is_refused(self.conn, &error) => rest.push(values),
                 done => {
                     done?;
                     self.guard.touch_key(key);
@@ -270,7 +271,7 @@ impl<'a> Merging<'a> {
             };
             let given = winners.iter().map(|at| &values[cells.columns[*at].0]);
             match update.execute(params_from_iter(given.chain(named).map(Bound))) {
-                Err(error) if is_refused(&error) => {
+                Err(error) if is_refused(self.conn, &error) => {
                     rest.push(values);
                     continue;
                 }
@@ -395,9 +396,9 @@ impl<'a> Updates<'a> {
     }
 }
 
-/// Whether a constraint stands against a row; the statement changed nothing then.
-fn is_refused(error: &Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+/// Whether a table does not admit a row; the statement changed nothing then.
+fn is_refused(conn: &Connection, error: &Error) -> bool {
+    is_met(conn, error) || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
 /// Sorts rows as SQLite's tree of keys has them, or nearly so: it is for speed alone.
