@@ -442,19 +442,23 @@ impl Folding<'_> {
         // Columns that were written without the rest of their rows.
         let mut apart: BTreeMap<i64, Vec<(RowKey, RowKey)>> = BTreeMap::new();
         for run @ Run { first, last, mask } in written {
+            let columns = &self.table.columns;
+            let all_written =
+                !columns.is_empty() && columns.iter().all(|column| mask.has(column.lane));
+            let is_whole = mask.is_whole() || all_written;
+            if is_whole {
+                match &mut counted {
+                    Some(counted) => counted.write(run.numbers(), clock)?,
+                    None => clocks::set(self.conn, self.lane(ROW), first, last, clock)?,
+                }
+            }
+            // Not before a parked row that had the id made way, with what is noted of its cells.
             for (lane, literals) in &literals {
                 if mask.has(*lane) {
                     clocks::clear(self.conn, *literals, first, last)?;
                 }
             }
-            let columns = &self.table.columns;
-            let all_written =
-                !columns.is_empty() && columns.iter().all(|column| mask.has(column.lane));
-            if mask.is_whole() || all_written {
-                match &mut counted {
-                    Some(counted) => counted.write(run.numbers(), clock)?,
-                    None => clocks::set(self.conn, self.lane(ROW), first, last, clock)?,
-                }
+            if is_whole {
                 for lane in &used {
                     clocks::clear(self.conn, self.lane(*lane), first, last)?;
                 }

@@ -12,10 +12,12 @@ use crate::crsql;
 use crate::fold::{FoldError, fold};
 use crate::heal;
 use crate::joined;
+use crate::mask::Mask;
 use crate::options::{Ids, OptionsError, TableOptions};
 use crate::origin;
 use crate::parked;
 use crate::policies;
+use crate::references;
 use crate::rows::key_from;
 use crate::shadow::{
     OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, tick_oldest, version_from,
@@ -236,11 +238,22 @@ fn begin(
         }
         if origin == Origin::Here {
             joined::fill(conn, &table)?;
+            note_literals(conn, &table)?;
         }
         parked::replay(conn, &table.name, Past::default())?;
         constraints::renew(conn)?;
         Ok(Tracked::Begun { rows_count })
     })
+}
+
+/// Notes which cells of the rows that are there refer to no row.
+fn note_literals(conn: &Connection, table: &Table) -> Result<(), TrackError> {
+    if table.columns.iter().all(|column| column.refers.is_none()) {
+        return Ok(());
+    }
+    let all = runs(conn, table)?.into_iter();
+    let all: Vec<_> = all.map(|run| (run.first, run.last, Mask::WHOLE)).collect();
+    Ok(references::note_literals(conn, table, &all)?)
 }
 
 /// Goes on with a table that was untracked, if it is one and has the options it had; returns how

@@ -102,6 +102,40 @@ fn what_refers_to_no_row_stays_the_number_that_it_is() {
 }
 
 #[test]
+fn a_parked_row_that_makes_way_keeps_the_number_that_names_no_row() {
+    let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p(id))";
+    let mut all = replicas(schema, &["c", "p"], 3);
+    all[0].run("INSERT INTO c VALUES(5, 'waits', 1), (4, 'a', NULL)");
+    let (first, rest) = all.split_at_mut(1);
+    rest[0]
+        .pull(&first[0])
+        .run("INSERT INTO c(tag) VALUES('b')");
+    converge(&mut all);
+    all[1].run("INSERT INTO p VALUES(1, 'p of b')");
+    all[0].run("INSERT INTO p VALUES(1, 'p of a')");
+    converge(&mut all);
+    assert_all(&all, "SELECT parent FROM c WHERE tag = 'waits'", &["1"]);
+}
+
+#[test]
+fn numbers_that_named_no_row_when_a_table_was_tracked_stay_numbers() {
+    let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p(id));
+        INSERT INTO p VALUES(1, 'there'); PRAGMA foreign_keys = OFF;
+        INSERT INTO c VALUES(1, 'of none', 2), (2, 'of p', 1)";
+    let mut all = replicas(schema, &["p", "c"], 2);
+    all[0].run("INSERT INTO p VALUES(2, 'later')");
+    converge(&mut all);
+    all[0].run("DELETE FROM p WHERE id = 2");
+    converge(&mut all);
+    all[1].run("INSERT INTO p VALUES(2, 'again')");
+    converge(&mut all);
+    let all_parents = "SELECT parent FROM c ORDER BY id";
+    assert_all(&all, all_parents, &["2", "1"]);
+}
+
+#[test]
 fn a_child_that_comes_before_its_parent_finds_it() {
     let mut both = families(2);
     let mut reader = replica("", &[]);
