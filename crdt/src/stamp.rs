@@ -18,6 +18,8 @@ pub const EPOCH_UNIX_MS: u64 = 1_704_067_200_000;
 pub const DRIFT_MS_MAX: u64 = 5 * 60 * 1000;
 
 const COUNTER_BITS: u32 = 12;
+/// How many timestamps a local clock leaves above itself, wherever it stands.
+const LOCAL_TICKS_MIN: u64 = 1 << 40;
 
 impl Hlc {
     /// Before every write.
@@ -48,11 +50,16 @@ impl Hlc {
 
     /// Returns the next timestamp after `self`, at the local time or just above everything seen.
     ///
+    /// A local clock that stands near the last timestamp or beyond counts as [`LOCAL_TICKS_MIN`]
+    /// before it, so that a device whose clock went wrong once can go on writing.
+    ///
     /// # Panics
     ///
-    /// After the year 2093.
+    /// After the last timestamp.
     pub fn tick(self, now_unix_ms: u64) -> Self {
-        let next = Hlc::at_unix_ms(now_unix_ms).0.max(self.0 + 1);
+        let local = Hlc::at_unix_ms(now_unix_ms).0;
+        let local = local.min(Self::MAX.0 - LOCAL_TICKS_MIN);
+        let next = local.max(self.0 + 1);
         assert!(next <= Self::MAX.0, "the 53-bit clock ran out at {next}");
         Hlc(next)
     }
@@ -147,6 +154,15 @@ mod tests {
         let clock_set_back = second.tick(noon - 500);
         assert!(clock_set_back > second);
         assert_eq!(clock_set_back.tick(noon + 1).unix_ms(), noon + 1);
+    }
+
+    #[test]
+    fn a_clock_that_stood_beyond_the_last_timestamp_stops_nobody() {
+        let far = Hlc::ZERO.tick(u64::MAX);
+        assert!(far < Hlc::MAX);
+        let next = far.tick(u64::MAX);
+        assert!(next > far && next < Hlc::MAX);
+        assert!(next.tick(EPOCH_UNIX_MS) > next);
     }
 
     #[test]

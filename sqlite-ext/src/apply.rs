@@ -464,30 +464,40 @@ fn parents_first<'c>(
     conn: &Connection,
     tables: &'c [TableChanges],
 ) -> Result<Vec<&'c TableChanges>, ImportError> {
-    let mut parents: Vec<BTreeSet<String>> = Vec::new();
-    for changes in tables {
-        let mut names = BTreeSet::new();
-        if let Some(table) = Table::named(conn, &changes.name)? {
-            let refers = table
-                .columns
-                .iter()
-                .filter_map(|column| column.refers.as_ref());
-            names.extend(refers.map(|refers| refers.table.to_ascii_lowercase()));
-        }
-        names.remove(&changes.name.to_ascii_lowercase());
-        parents.push(names);
+    let lower = |changes: &TableChanges| changes.name.to_ascii_lowercase();
+    let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (at, changes) in tables.iter().enumerate() {
+        places.entry(lower(changes)).or_default().push(at);
     }
-    let mut left: Vec<usize> = (0..tables.len()).collect();
-    let mut ordered = Vec::new();
-    while !left.is_empty() {
-        let waits = |at: &usize| {
-            let mut others = left
-                .iter()
-                .map(|other| tables[*other].name.to_ascii_lowercase());
-            others.any(|name| parents[*at].contains(&name))
+    // For each table, what waits for it, and how many it waits for itself.
+    let mut children = vec![Vec::new(); tables.len()];
+    let mut waits_for = vec![0_usize; tables.len()];
+    for (at, changes) in tables.iter().enumerate() {
+        let Some(table) = Table::named(conn, &changes.name)? else {
+            continue;
         };
-        let free = left.iter().position(|at| !waits(at)).unwrap_or(0);
-        ordered.push(&tables[left.remove(free)]);
+        let refers = table.columns.iter().filter_map(|c| c.refers.as_ref());
+        let mut parents: BTreeSet<_> = refers.map(|to| to.table.to_ascii_lowercase()).collect();
+        parents.remove(&lower(changes));
+        for parent in parents.iter().filter_map(|name| places.get(name)).flatten() {
+            children[*parent].push(at);
+            waits_for[at] += 1;
+        }
+    }
+    let mut left: BTreeSet<usize> = (0..tables.len()).collect();
+    let mut free: BTreeSet<usize> = left.clone();
+    free.retain(|at| waits_for[*at] == 0);
+    let mut ordered = Vec::new();
+    // Of tables that refer to each other in a circle, any may be the first.
+    while let Some(at) = free.pop_first().or_else(|| left.first().copied()) {
+        left.remove(&at);
+        ordered.push(&tables[at]);
+        for child in std::mem::take(&mut children[at]) {
+            waits_for[child] -= 1;
+            if waits_for[child] == 0 && left.contains(&child) {
+                free.insert(child);
+            }
+        }
     }
     Ok(ordered)
 }

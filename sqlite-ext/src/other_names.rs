@@ -42,17 +42,18 @@ fn put(conn: &Connection, names: [&str; 3], site: i64, version: Hlc) -> rusqlite
 /// known.
 pub(crate) fn take_up(conn: &Connection, renames: &[Rename]) -> rusqlite::Result<BTreeSet<String>> {
     let mut tables = BTreeSet::new();
+    if renames.is_empty() {
+        return Ok(tables);
+    }
     let mut sites = Sites::load(conn)?;
+    let names = |rename: &Rename| {
+        [&rename.table, &rename.former, &rename.name].map(|name| name.to_ascii_lowercase())
+    };
+    let known = all(conn, &sites)?;
+    let mut known: BTreeMap<_, _> = known.iter().map(|r| (names(r), r.stamp)).collect();
     for rename in renames {
-        let is_same = |known: &&Rename| {
-            let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-            same(&known.table, &rename.table)
-                && same(&known.former, &rename.former)
-                && same(&known.name, &rename.name)
-        };
-        let known = all(conn, &sites)?;
-        let known = known.iter().find(is_same);
-        if known.is_none() {
+        let stamp = known.get(&names(rename)).copied();
+        if stamp.is_none() {
             let table = if rename.table == TABLES {
                 &rename.name
             } else {
@@ -61,10 +62,11 @@ pub(crate) fn take_up(conn: &Connection, renames: &[Rename]) -> rusqlite::Result
             tables.insert(table.clone());
         }
         // The later stamp stays: whoever has seen it knows the rename.
-        if known.is_none_or(|known| known.stamp < rename.stamp) {
+        if stamp.is_none_or(|stamp| stamp < rename.stamp) {
+            known.insert(names(rename), rename.stamp);
             let site = sites.ordinal(conn, rename.stamp.site)?;
-            let names = [&rename.table[..], &rename.former, &rename.name];
-            put(conn, names, site, rename.stamp.version)?;
+            let all = [&rename.table[..], &rename.former, &rename.name];
+            put(conn, all, site, rename.stamp.version)?;
         }
     }
     Ok(tables)
@@ -96,16 +98,24 @@ fn all(conn: &Connection, sites: &Sites) -> rusqlite::Result<Vec<Rename>> {
     renames.collect()
 }
 
+/// For each name in lower case, the names that a rename connects with it.
+type Pairs = BTreeMap<String, BTreeSet<String>>;
+
 /// Returns the pairs of names that renames connect, of tables or of the columns of a table by any of
 /// its names.
-fn pairs(conn: &Connection, tables: &BTreeSet<String>) -> rusqlite::Result<Vec<(String, String)>> {
+fn pairs(conn: &Connection, tables: &BTreeSet<String>) -> rusqlite::Result<Pairs> {
     let pairs = "SELECT lower(former), lower(name), lower(table_name) FROM syncline_renames";
     let mut statement = conn.prepare_cached(pairs)?;
     let mut rows = statement.query([])?;
-    let mut pairs = Vec::new();
+    let mut pairs = Pairs::new();
     while let Some(row) = rows.next()? {
         if tables.contains(&row.get::<_, String>(2)?) {
-            pairs.push((row.get(0)?, row.get(1)?));
+            let (former, name): (String, String) = (row.get(0)?, row.get(1)?);
+            pairs
+                .entry(former.clone())
+                .or_default()
+                .insert(name.clone());
+            pairs.entry(name).or_default().insert(former);
         }
     }
     Ok(pairs)
@@ -187,7 +197,7 @@ fn is(a: &str, b: &str) -> bool {
 
 /// Returns names with those that are not here replaced by those that are. A name that the sender
 /// has too means its own column, on both sides.
-fn mapped(given: &[String], here: &[&Column], pairs: &[(String, String)]) -> Vec<String> {
+fn mapped(given: &[String], here: &[&Column], pairs: &Pairs) -> Vec<String> {
     let mut names: Vec<String> = given.to_vec();
     for at in 0..names.len() {
         if here.iter().any(|column| is(&column.name, &names[at])) {
@@ -209,17 +219,15 @@ fn mapped(given: &[String], here: &[&Column], pairs: &[(String, String)]) -> Vec
 }
 
 /// Returns all names that renames connect with one, itself among them.
-fn connected(name: &str, pairs: &[(String, String)]) -> BTreeSet<String> {
+fn connected(name: &str, pairs: &Pairs) -> BTreeSet<String> {
     let mut found = BTreeSet::from([name.to_ascii_lowercase()]);
-    loop {
-        let before = found.len();
-        for (former, name) in pairs {
-            if found.contains(former) || found.contains(name) {
-                found.extend([former.clone(), name.clone()]);
+    let mut left: Vec<String> = found.iter().cloned().collect();
+    while let Some(name) = left.pop() {
+        for other in pairs.get(&name).into_iter().flatten() {
+            if found.insert(other.clone()) {
+                left.push(other.clone());
             }
         }
-        if found.len() == before {
-            return found;
-        }
     }
+    found
 }

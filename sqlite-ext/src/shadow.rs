@@ -1,6 +1,7 @@
 //! The tables Syncline keeps beside the user's: who we are, what is tracked, what we have seen.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use rusqlite::{Connection, ErrorCode, params};
 use syncline_crdt::{Hlc, SiteId, Stamp, VersionVector};
@@ -186,12 +187,18 @@ pub(crate) fn in_savepoint<T, E: From<rusqlite::Error>>(
     } else {
         "SAVEPOINT syncline"
     })?;
+    let undo = if outermost {
+        "ROLLBACK"
+    } else {
+        "ROLLBACK TO syncline; RELEASE syncline"
+    };
+    let unwinding = Unwinding { conn, undo };
     let result = body();
+    drop(unwinding);
     let end = match (&result, outermost) {
         (Ok(_), true) => "COMMIT",
         (Ok(_), false) => "RELEASE syncline",
-        (Err(_), true) => "ROLLBACK",
-        (Err(_), false) => "ROLLBACK TO syncline; RELEASE syncline",
+        (Err(_), _) => undo,
     };
     match conn.execute_batch(end) {
         Ok(()) => result,
@@ -201,6 +208,22 @@ pub(crate) fn in_savepoint<T, E: From<rusqlite::Error>>(
                 conn.execute_batch("ROLLBACK")?;
             }
             result.and(Err(error.into()))
+        }
+    }
+}
+
+/// Takes back what was begun where a panic leaves it: whoever catches that goes on with the
+/// connection.
+struct Unwinding<'a> {
+    conn: &'a Connection,
+    undo: &'static str,
+}
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The panic says more than an error here could.
+            let _ = self.conn.execute_batch(self.undo);
         }
     }
 }
@@ -328,6 +351,7 @@ pub(crate) fn advance(conn: &Connection, ordinal: i64, version: Hlc) -> rusqlite
 #[derive(Debug)]
 pub(crate) struct Sites {
     rows: Vec<(i64, SiteId, Hlc)>,
+    ordinals: BTreeMap<SiteId, i64>,
 }
 
 impl Sites {
@@ -337,8 +361,10 @@ impl Sites {
         let rows = statement.query_map([], |row| {
             Ok((row.get(0)?, SiteId(row.get(1)?), version_from(row.get(2)?)?))
         })?;
+        let rows: Vec<(i64, SiteId, Hlc)> = rows.collect::<Result<_, _>>()?;
         Ok(Sites {
-            rows: rows.collect::<Result<_, _>>()?,
+            ordinals: rows.iter().map(|(at, site, _)| (*site, *at)).collect(),
+            rows,
         })
     }
 
@@ -376,7 +402,7 @@ impl Sites {
 
     /// Returns the number of a site, giving it one if it is new.
     pub(crate) fn ordinal(&mut self, conn: &Connection, site: SiteId) -> rusqlite::Result<i64> {
-        if let Some((ordinal, _, _)) = self.rows.iter().find(|(_, known, _)| *known == site) {
+        if let Some(ordinal) = self.ordinals.get(&site) {
             return Ok(*ordinal);
         }
         let add = "INSERT INTO syncline_sites(site_id) VALUES(?1) RETURNING ordinal";
@@ -384,6 +410,7 @@ impl Sites {
             .prepare_cached(add)?
             .query_one([site.0], |row| row.get(0))?;
         self.rows.push((ordinal, site, Hlc::ZERO));
+        self.ordinals.insert(site, ordinal);
         Ok(ordinal)
     }
 }

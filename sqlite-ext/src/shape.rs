@@ -131,9 +131,9 @@ impl StrictType {
 
 /// Returns a whole real as the integer that SQLite calls equal to it.
 pub(crate) fn whole(value: &Value) -> Value {
-    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    const END: f64 = 9_223_372_036_854_775_808.0;
     match value {
-        Value::Real(real) if real.get().fract() == 0.0 && real.get().abs() < EXACT_MAX => {
+        Value::Real(real) if real.get().fract() == 0.0 && (-END..END).contains(&real.get()) => {
             Value::Integer(real.get() as i64)
         }
         _ => value.clone(),

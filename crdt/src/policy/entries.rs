@@ -81,7 +81,7 @@ impl SiteEntries {
             Policy::Counter => counter::check(bytes)?,
             Policy::BoundedCounter { .. } => bounded::check(bytes)?,
             Policy::Max | Policy::Min => extreme::check(bytes)?,
-            Policy::Set => set::check(self, bytes)?,
+            Policy::Set => set::check(stamp.version, bytes)?,
             Policy::Text | Policy::Document => unreachable!("a new cell was checked"),
         }
         self.sites
@@ -154,9 +154,13 @@ impl SiteEntries {
 /// The most a site may have added or subtracted in one cell, as a power of two: above what 64 bits
 /// count, and far from where 2^20 sites' sums would leave 128 bits.
 const AMOUNT_BITS_MAX: u32 = 96;
+/// The same as a number.
+const AMOUNT_MAX: i128 = 1 << AMOUNT_BITS_MAX;
 
-/// Appends a number as its little-endian bytes in two's complement, as few as it needs.
+/// Appends a number as its little-endian bytes in two's complement, as few as it needs. One beyond
+/// what is taken in is written as the last that is.
 pub(super) fn put_amount(bytes: &mut Vec<u8>, amount: i128) {
+    let amount = amount.clamp(-AMOUNT_MAX, AMOUNT_MAX);
     let wide = amount.to_le_bytes();
     let fill = if amount < 0 { 0xff } else { 0 };
     let mut length = wide.len();
@@ -175,13 +179,13 @@ pub(super) fn amount(reader: &mut Reader<'_>) -> Result<i128, DecodeError> {
     let mut wide = [if last & 0x80 == 0 { 0 } else { 0xff }; 16];
     wide[..bytes.len()].copy_from_slice(bytes);
     let amount = i128::from_le_bytes(wide);
+    if !(-AMOUNT_MAX..=AMOUNT_MAX).contains(&amount) {
+        return Err(reader.invalid("an amount has at most 96 bits"));
+    }
     let mut shortest = Vec::new();
     put_amount(&mut shortest, amount);
     if shortest[1..] != *bytes {
         return Err(reader.invalid("an amount is written in as few bytes as it needs"));
-    }
-    if amount.unsigned_abs() > 1 << AMOUNT_BITS_MAX {
-        return Err(reader.invalid("an amount has at most 96 bits"));
     }
     Ok(amount)
 }

@@ -10,11 +10,7 @@ use serde_json::Value as Json;
 use super::json::{self, canonical, order};
 use super::{DeltaError, SiteEntries};
 use crate::codec::{Reader, put_bytes, put_varint};
-use crate::{CausalLength, DecodeError, SiteId, Value};
-
-/// How far an element's causal length may be ahead of what is known here, as for rows: a peer that
-/// names more wants to use the counter up, so that the element could never be changed again.
-const LEAP_MAX: u64 = 1 << 20;
+use crate::{CausalLength, DecodeError, Hlc, SiteId, Value};
 
 type Elements = BTreeMap<String, CausalLength>;
 
@@ -44,17 +40,18 @@ fn write(elements: &Elements) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn check(entries: &SiteEntries, bytes: &[u8]) -> Result<(), DeltaError> {
-    let known = joined(entries);
+/// Checks an entry that a site wrote at `version`.
+pub(super) fn check(version: Hlc, bytes: &[u8]) -> Result<(), DeltaError> {
     for (text, length) in read(bytes)? {
         let is_canonical = |json: Json| canonical(&json) == text;
         if !json::parse(text.as_bytes()).is_some_and(is_canonical) {
             let rule = "an element of a set is canonical JSON";
             return Err(DeltaError::Rule { rule });
         }
-        let here = known.get(&text).map_or(0, |length| length.get());
-        if length.get() > here + LEAP_MAX {
-            let rule = "an element was added and removed far more often than is known here";
+        // As with rows, each time it was added or removed took a time of its own; a peer that could
+        // name any number would use the counter up, and the element could never be changed again.
+        if length.get() > version.to_bits() {
+            let rule = "an element was added and removed more often than there were times";
             return Err(DeltaError::Rule { rule });
         }
     }

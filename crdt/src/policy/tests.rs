@@ -304,6 +304,57 @@ fn counters_end_at_the_edge_of_64_bits_and_come_back() {
     assert_eq!(cell.shown(), Some(Value::Integer(i64::MAX)));
 }
 
+/// A peer may name a site's own entry, too.
+#[test]
+fn a_counter_at_the_edge_of_what_is_taken_in_can_be_written() {
+    for (edge, wanted) in [(-(1_i128 << 96), i64::MIN), (1 << 96, i64::MAX)] {
+        let mut cell = SiteEntries::new(Policy::Counter);
+        let mut bytes = Vec::new();
+        entries::put_amount(&mut bytes, edge);
+        cell.join(stamp(1, 1), &bytes).expect("at the edge");
+        assert_eq!(cell.shown(), Some(Value::Integer(wanted)));
+        for (version, value) in [(2, 5), (3, i64::MIN), (4, i64::MAX), (5, -5)] {
+            if let Some(entry) = cell.edit(site(1), &Value::Integer(value)) {
+                cell.join(stamp(version, 1), &entry).expect("its own entry");
+            }
+        }
+    }
+    let mut beyond = Vec::new();
+    crate::codec::put_bytes(&mut beyond, &((1_i128 << 96) + 1).to_le_bytes()[..13]);
+    let refused = SiteEntries::new(Policy::Counter).join(stamp(1, 1), &beyond);
+    assert!(refused.is_err());
+}
+
+/// Whether an element is taken in must not depend on what came before it.
+#[test]
+fn an_element_is_added_and_removed_as_often_as_there_were_times_at_most() {
+    let entry = |length: u64| {
+        let mut bytes = Vec::new();
+        crate::codec::put_varint(&mut bytes, 1);
+        crate::codec::put_bytes(&mut bytes, b"1");
+        crate::codec::put_varint(&mut bytes, length);
+        bytes
+    };
+    let mut cell = SiteEntries::new(Policy::Set);
+    assert!(cell.join(stamp(1_000_000, 1), &entry(1_000_001)).is_err());
+    cell.join(stamp(1_000_000, 1), &entry(999_999))
+        .expect("as many");
+    cell.join(stamp(9_000_000, 2), &entry(8_999_999))
+        .expect("many more");
+    let mut other = SiteEntries::new(Policy::Set);
+    other
+        .join(stamp(9_000_000, 2), &entry(8_999_999))
+        .expect("alone");
+    other
+        .join(stamp(1_000_000, 1), &entry(999_999))
+        .expect("late");
+    assert_eq!(cell, other);
+    let removed = cell.edit(site(3), &Value::text("[]")).expect("news");
+    cell.join(stamp(9_000_001, 3), &removed)
+        .expect("its own entry");
+    assert_eq!(cell.shown(), Some(Value::text("[]")));
+}
+
 #[test]
 fn what_counters_cannot_count_adds_nothing() {
     let mut cell = SiteEntries::new(Policy::Counter);

@@ -8,6 +8,7 @@ use syncline_crdt::{Value, pack_key};
 use super::scratch::Scratch;
 use super::tokens::{index_text, tokens};
 use crate::rows::key_from;
+use crate::shape::whole;
 use crate::table::{Column, Table, list};
 use crate::value::{Bound, quoted};
 
@@ -287,17 +288,8 @@ impl UniqueIndex {
 
 /// Returns what stands for a value in the form of its tuple.
 fn folded(value: &Value, collation: &str) -> Vec<Value> {
-    const WHOLE_END: f64 = 9_223_372_036_854_775_808.0;
     match value {
-        Value::Real(real) => {
-            let number = real.get();
-            let is_whole = number.fract() == 0.0 && (-WHOLE_END..WHOLE_END).contains(&number);
-            vec![if is_whole {
-                Value::Integer(number as i64)
-            } else {
-                value.clone()
-            }]
-        }
+        Value::Real(_) => vec![whole(value)],
         Value::Text(text) if collation.eq_ignore_ascii_case("NOCASE") => {
             // SQLite compares such texts up to a NUL, and then their lengths.
             let compared = text.split(|byte| *byte == 0).next().unwrap_or_default();

@@ -218,3 +218,66 @@ fn a_column_added_on_both_sides_leaves_equal_digests() {
     }
     converge(&mut [a, b]);
 }
+
+/// SQLite calls a whole real and the integer equal as far as integers go.
+#[test]
+fn a_key_is_one_row_as_a_number_of_either_kind() {
+    for number in [
+        "1",
+        "9007199254740992",
+        "1152921504606846976",
+        "-9223372036854775808",
+    ] {
+        let schema = "CREATE TABLE t(id PRIMARY KEY, n)";
+        let options = TableOptions::parse(r#"{"columns":{"n":"counter"}}"#).expect("options");
+        let mut a = replica_of(schema, &["t"], &options);
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        a.run(&format!("INSERT INTO t VALUES({number}, 1)"));
+        b.run(&format!("INSERT INTO t VALUES({number}.0, 2)"));
+        let mut all = [a, b];
+        converge(&mut all);
+        for replica in &all {
+            assert_eq!(replica.rows("SELECT n FROM t"), ["3"], "{number}");
+        }
+        all[0].run(&format!("DELETE FROM t WHERE id = {number}.0"));
+        converge(&mut all);
+        assert_eq!(all[1].rows("SELECT * FROM t"), [""; 0], "{number}");
+    }
+}
+
+#[test]
+fn a_panic_in_the_middle_leaves_no_transaction() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY)", &["t"]);
+    for begin in ["", "BEGIN; INSERT INTO t VALUES(1);"] {
+        a.conn.execute_batch(begin).expect(begin);
+        let before = a.conn.is_autocommit();
+        let attempt = std::panic::AssertUnwindSafe(|| {
+            crate::shadow::in_savepoint(&a.conn, || -> rusqlite::Result<()> {
+                a.conn.execute_batch("INSERT INTO t VALUES(2)")?;
+                panic!("as a defect would");
+            })
+        });
+        assert!(std::panic::catch_unwind(attempt).is_err());
+        assert_eq!(a.conn.is_autocommit(), before);
+        assert_eq!(a.rows("SELECT id FROM t WHERE id = 2"), [""; 0]);
+    }
+    a.run("COMMIT");
+    assert_eq!(a.rows("SELECT id FROM t"), ["1"]);
+}
+
+#[test]
+fn a_name_is_found_through_a_thousand_renames() {
+    let [mut a, mut b] =
+        [(); 2].map(|()| replica("CREATE TABLE t(id INTEGER PRIMARY KEY, c0)", &["t"]));
+    for at in 0..1_000 {
+        let rename = format!("ALTER TABLE t RENAME COLUMN c{at} TO c{}", at + 1);
+        a.conn.execute_batch(&rename).expect("it is renamed");
+        a.now += 1;
+        fold(&a.conn, a.now).expect("fold");
+    }
+    a.run("INSERT INTO t VALUES(1, 'x')");
+    b.now = a.now;
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT c0 FROM t"), ["x"]);
+}
