@@ -1,6 +1,6 @@
 //! The changes of one or more whole transactions, as they travel between replicas.
 
-use crate::{CausalLength, SiteId, Stamp, Value, VersionVector};
+use crate::{CausalLength, Parts, SiteId, Stamp, Value, VersionVector};
 
 /// All that is new to a replica that has seen `since`, up to `until`.
 ///
@@ -19,6 +19,11 @@ pub struct Changeset {
     /// What the sender had seen when it forgot them: everything that could bring such a row back.
     /// It covers `collected`.
     pub settled: VersionVector,
+    /// What the reader lacks of what it has seen, each with the vector from which on everything of
+    /// its table is given.
+    pub filled: Parts,
+    /// What the sender lacks of what lies between `since` and `until`, each with the latest of it.
+    pub lacking: Parts,
     /// Tables that were tracked in between.
     pub schemas: Vec<TableSchema>,
     /// Columns and tables that were renamed in between.

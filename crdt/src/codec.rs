@@ -13,6 +13,7 @@ use crate::{
 
 mod key;
 mod rename;
+mod seen;
 mod value;
 
 pub use key::{pack_key, unpack_key};
@@ -85,6 +86,8 @@ impl Changeset {
         writer.vector(&self.until);
         writer.vector(&self.collected);
         writer.vector(&self.settled);
+        writer.parts(&self.filled);
+        writer.parts(&self.lacking);
         writer.length(self.schemas.len());
         for schema in &self.schemas {
             put_bytes(&mut writer.bytes, schema.name.as_bytes());
@@ -126,6 +129,11 @@ impl Changeset {
         if !settled.covers(&collected) {
             return Err(reader.invalid("deletions are seen before they are forgotten"));
         }
+        let filled = reader.parts()?;
+        let lacking = reader.parts()?;
+        if !lacking.values().all(|latest| until.covers(latest)) {
+            return Err(reader.invalid("what is lacking was seen"));
+        }
         let schemas = reader.list(5, |reader| {
             let name = reader.name()?;
             let stamp = reader.stamp()?;
@@ -150,6 +158,8 @@ impl Changeset {
             until,
             collected,
             settled,
+            filled,
+            lacking,
             schemas,
             renames,
             tables,

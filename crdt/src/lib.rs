@@ -38,4 +38,4 @@ pub use merge::{CellOutcome, LifeOutcome, merge_cell, merge_life};
 pub use policy::{DELTA_BYTES_MAX, DeltaError, GrantError, History, Policy, SiteEntries};
 pub use stamp::{CAUSAL_LENGTH_MAX, CausalLength, DRIFT_MS_MAX, EPOCH_UNIX_MS, Hlc, SiteId, Stamp};
 pub use value::{Real, Value};
-pub use vector::VersionVector;
+pub use vector::{Part, Parts, Seen, VersionVector};

@@ -71,6 +71,52 @@ impl VersionVector {
     }
 }
 
+/// A table, or a column of one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    /// The table.
+    pub table: String,
+    /// The column; empty for the whole table.
+    pub column: String,
+}
+
+impl Part {
+    /// Returns a whole table.
+    pub fn whole(table: &str) -> Self {
+        Part {
+            table: table.to_owned(),
+            column: String::new(),
+        }
+    }
+
+    /// Whether it is a whole table.
+    pub fn is_whole(&self) -> bool {
+        self.column.is_empty()
+    }
+}
+
+/// Version vectors of parts of the tables.
+pub type Parts = BTreeMap<Part, VersionVector>;
+
+/// What a replica has seen, and which tables and columns of that it lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// What it has seen.
+    pub vector: VersionVector,
+    /// What it got from a replica which did not hold all of it, each with what it had seen before:
+    /// everything up to there is held.
+    pub gaps: Parts,
+}
+
+impl From<VersionVector> for Seen {
+    fn from(vector: VersionVector) -> Self {
+        Seen {
+            vector,
+            gaps: Parts::new(),
+        }
+    }
+}
+
 impl FromIterator<(SiteId, Hlc)> for VersionVector {
     fn from_iter<I: IntoIterator<Item = (SiteId, Hlc)>>(entries: I) -> Self {
         let mut vector = Self::new();

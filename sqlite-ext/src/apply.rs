@@ -24,7 +24,7 @@ use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{RowKey, Table, TableInfo};
 use crate::track::{self, TrackError};
 use crate::{
-    FoldError, TableError, fold, heal, lacking, other_names, parked, untracked, watermark,
+    FoldError, TableError, fold, gaps, heal, lacking, other_names, parked, untracked, watermark,
 };
 use fitting::{Fitted, fit};
 use merging::Merging;
@@ -189,6 +189,7 @@ pub fn import_changeset(
             rows_count: changeset.rows_count(),
             ..Default::default()
         };
+        let before = shadow::version_vector(conn)?;
         let standing = collect::follow(conn, changeset)?;
         let mut past = Past::of(conn)?;
         if standing == Standing::Behind {
@@ -215,6 +216,9 @@ pub fn import_changeset(
             }
         }
         constraints::renew(conn)?;
+        if past.rejoin.is_none() {
+            past.filled = gaps::filled(conn, changeset)?;
+        }
         report.changed_count = merge_tables(conn, &changeset.tables, &mut past)?;
         for table in adopted {
             track::claim(conn, table)?;
@@ -233,6 +237,7 @@ pub fn import_changeset(
             shadow::advance(conn, ordinal, version)?;
             shadow::observe(conn, version)?;
         }
+        gaps::note(conn, changeset, &before)?;
         if standing != Standing::Level {
             collect::note(conn, &changeset.collected, &changeset.settled)?;
         }
@@ -409,6 +414,12 @@ pub(crate) fn merge_tables(
     let mut touched = Touched::default();
     let mut renames = Renames::default();
     for given in parents_first(conn, tables)? {
+        // What is settled says nothing of a table that was lacking.
+        let mut nothing = Past::default();
+        let past = match past.filled.contains(&given.name.to_ascii_lowercase()) {
+            true => &mut nothing,
+            false => &mut *past,
+        };
         let table = other_names::table(conn, &given.name)?;
         let changes = match &table {
             Some(table) => other_names::local(conn, table, given)?,

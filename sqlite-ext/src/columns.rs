@@ -1,11 +1,12 @@
 //! The columns of a tracked table: each has a lane, and one that is added later gets the next.
 
-use rusqlite::{Connection, params};
-use syncline_crdt::Hlc;
+use rusqlite::{Connection, Row, params};
+use syncline_crdt::{Hlc, Part};
 
 use crate::capture;
 use crate::clocks::{self, Clock, Lane, ROW, Range};
 use crate::constraints;
+use crate::gaps;
 use crate::joined;
 use crate::lacking;
 use crate::rows::key_from;
@@ -39,6 +40,16 @@ pub(crate) fn lanes(conn: &Connection, table_id: i64) -> rusqlite::Result<Vec<(i
 /// Forgets a column that was dropped, with its clocks. Its lane stays taken: notes that are not
 /// folded and parked rows may have it, and a column that is added later is another one.
 pub(crate) fn forget(conn: &Connection, table_id: i64, lane: i64) -> rusqlite::Result<()> {
+    let names = "SELECT t.name, c.name FROM syncline_columns AS c JOIN syncline_tables AS t
+        ON t.id = c.table_id WHERE c.table_id = ?1 AND c.lane = ?2";
+    let part = |row: &Row<'_>| {
+        let (table, column) = (row.get(0)?, row.get(1)?);
+        Ok(Part { table, column })
+    };
+    let part = conn
+        .prepare_cached(names)?
+        .query_one((table_id, lane), part)?;
+    gaps::lose(conn, &part)?;
     hand_over(conn, table_id, lane)?;
     joined::forget_lanes(conn, table_id, Some(lane))?;
     let clocks = "DELETE FROM syncline_clocks WHERE table_id = ?1 AND lane = ?2";
@@ -126,6 +137,7 @@ pub(crate) fn take_up(
             .exists((table.id, &column.name))?
         {
             lacking::note(conn)?;
+            gaps::want(conn, &table.name)?;
         }
         let insert = "INSERT INTO syncline_columns(table_id, lane, name) VALUES(?1, ?2, ?3)";
         conn.prepare_cached(insert)?

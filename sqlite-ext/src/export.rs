@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 use syncline_crdt::{
-    CausalLength, Changeset, Group, GroupKind, Hlc, SiteId, Stamp, TableChanges, TableSchema,
-    Value, VersionVector, unpack_key,
+    CausalLength, Changeset, Group, GroupKind, Hlc, Parts, Seen, SiteId, Stamp, TableChanges,
+    TableSchema, Value, VersionVector, unpack_key,
 };
 
 use crate::births;
@@ -14,6 +14,7 @@ use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
 use crate::collect;
 use crate::constraints::store;
 use crate::fold::read_folded;
+use crate::gaps::{self, Filling};
 use crate::references::Referents;
 use crate::shadow::{OWN, OpenError, Sites, in_snapshot, is_prepared, version_from, version_to};
 use crate::table::{RowKey, Table};
@@ -57,10 +58,24 @@ pub fn export(
     since: &VersionVector,
     now_unix_ms: u64,
 ) -> Result<Changeset, ExportError> {
-    read_folded(conn, now_unix_ms, || read_since(conn, since))
+    export_to(conn, &since.clone().into(), now_unix_ms)
 }
 
-fn read_since(conn: &Connection, since: &VersionVector) -> Result<Changeset, ExportError> {
+/// Returns all that a replica lacks which has seen this much, with gaps. Folds first.
+///
+/// # Errors
+///
+/// As [`export`].
+pub fn export_to(
+    conn: &Connection,
+    reader: &Seen,
+    now_unix_ms: u64,
+) -> Result<Changeset, ExportError> {
+    read_folded(conn, now_unix_ms, || read_since(conn, reader))
+}
+
+fn read_since(conn: &Connection, reader: &Seen) -> Result<Changeset, ExportError> {
+    let since = &reader.vector;
     if !is_prepared(conn)? {
         return Err(ExportError::NothingTracked);
     }
@@ -80,12 +95,18 @@ fn read_since(conn: &Connection, since: &VersionVector) -> Result<Changeset, Exp
     });
     // What the reader has seen of sites that are unknown here is no condition for reading this.
     let known = |(site, version): (_, Hlc)| (site, version.min(until.version(site)));
-    let since = since.iter().map(known).collect();
+    let since: VersionVector = since.iter().map(known).collect();
+    let lacking = gaps::lacking(conn, (&since, &until), &reader.gaps)?;
     read(
         conn,
         &sites,
         &windows.collect::<Vec<_>>(),
-        Span { since, until },
+        Span {
+            since,
+            until,
+            filling: Filling::of(conn, reader.gaps.clone(), &lacking)?,
+            lacking,
+        },
     )
 }
 
@@ -130,6 +151,9 @@ fn read_own(
     let span = Span {
         since: VersionVector::of(own, after),
         until: VersionVector::of(own, until),
+        filling: Filling::default(),
+        // What was lost before it was ever told is nobody's.
+        lacking: Parts::new(),
     };
     read(conn, &sites, &[window], span).map(Some)
 }
@@ -164,48 +188,46 @@ pub(crate) struct Window {
 struct Span {
     since: VersionVector,
     until: VersionVector,
+    /// Tables of which more is given.
+    filling: Filling,
+    /// What is lacking here.
+    lacking: Parts,
 }
 
 fn read(
     conn: &Connection,
     sites: &Sites,
     windows: &[Window],
-    Span { since, until }: Span,
+    Span {
+        since,
+        until,
+        filling,
+        lacking,
+    }: Span,
 ) -> Result<Changeset, ExportError> {
-    let mut dirty: BTreeMap<Lane, Vec<Range>> = BTreeMap::new();
-    let find = "SELECT table_id, lane, key, key_end, site, version, causal_length
-        FROM syncline_clocks WHERE site = ?1 AND version > ?2 AND version <= ?3";
-    for window in windows {
-        let mut statement = conn.prepare_cached(find)?;
-        let span = (
-            window.ordinal,
-            version_to(window.after),
-            version_to(window.until),
-        );
-        let mut rows = statement.query(span)?;
-        while let Some(row) = rows.next()? {
-            let lane = Lane {
-                table_id: row.get(0)?,
-                lane: row.get(1)?,
-            };
-            dirty.entry(lane).or_default().push(Range::read(row)?);
-        }
-    }
+    let mut dirty = written(conn, windows)?;
+    filling.add_ranges(conn, sites, (&since, &until), &mut dirty)?;
     let (collected, settled) = collect::vectors(conn)?;
     let mut changeset = Changeset {
+        filled: filling.parts.clone(),
+        lacking,
         since,
         until,
         collected,
         settled,
         ..Changeset::default()
     };
+    let is_between = |since: &VersionVector, stamp: Stamp| {
+        stamp.version > since.version(stamp.site)
+            && stamp.version <= changeset.until.version(stamp.site)
+    };
+    let (mut schemas, mut tables) = (Vec::new(), Vec::new());
     for table in Table::all(conn)? {
         let stamp = track::tracked_at(conn, sites, table.id)?;
-        if stamp.version > changeset.since.version(stamp.site)
-            && stamp.version <= changeset.until.version(stamp.site)
-        {
+        let from = filling.from(&table.name);
+        if is_between(from.unwrap_or(&changeset.since), stamp) {
             let (name, statements) = (table.name.clone(), schema::statements(conn, &table.name)?);
-            changeset.schemas.push(TableSchema {
+            schemas.push(TableSchema {
                 name,
                 stamp,
                 origin: track::origin_of(conn, sites, table.id)?,
@@ -238,18 +260,53 @@ fn read(
                 reading.add(lane.lane, range)?;
             }
         }
-        changeset.tables.extend(reading.finish());
-        let added = joined::changes(conn, sites, &table, windows)?;
-        changeset.tables.extend(added);
+        tables.extend(reading.finish());
+        let more = from.map(|after| windows_between(sites, after, &changeset.until));
+        let windows = more.as_deref().unwrap_or(windows);
+        tables.extend(joined::changes(conn, sites, &table, windows)?);
     }
-    let is_new = |stamp: Stamp| {
-        stamp.version > changeset.since.version(stamp.site)
-            && stamp.version <= changeset.until.version(stamp.site)
-    };
-    changeset.renames = other_names::changes(conn, sites, is_new)?;
-    let waiting = parked::changes(conn, is_new)?;
-    changeset.tables.extend(waiting);
+    let since = &changeset.since;
+    let renames = other_names::changes(conn, sites, |stamp| is_between(since, stamp))?;
+    tables.extend(parked::changes(conn, |name, stamp| {
+        is_between(filling.from(name).unwrap_or(since), stamp)
+    })?);
+    (changeset.schemas, changeset.tables) = (schemas, tables);
+    changeset.renames = renames;
     Ok(changeset)
+}
+
+/// Returns the clocks in some windows, lane by lane.
+fn written(conn: &Connection, windows: &[Window]) -> rusqlite::Result<BTreeMap<Lane, Vec<Range>>> {
+    let mut dirty: BTreeMap<Lane, Vec<Range>> = BTreeMap::new();
+    let find = "SELECT table_id, lane, key, key_end, site, version, causal_length
+        FROM syncline_clocks WHERE site = ?1 AND version > ?2 AND version <= ?3";
+    for window in windows {
+        let mut statement = conn.prepare_cached(find)?;
+        let span = (
+            window.ordinal,
+            version_to(window.after),
+            version_to(window.until),
+        );
+        let mut rows = statement.query(span)?;
+        while let Some(row) = rows.next()? {
+            let lane = Lane {
+                table_id: row.get(0)?,
+                lane: row.get(1)?,
+            };
+            dirty.entry(lane).or_default().push(Range::read(row)?);
+        }
+    }
+    Ok(dirty)
+}
+
+/// Returns the windows between two vectors.
+fn windows_between(sites: &Sites, since: &VersionVector, until: &VersionVector) -> Vec<Window> {
+    let window = |(ordinal, site, _)| Window {
+        ordinal,
+        after: since.version(site),
+        until: until.version(site),
+    };
+    sites.iter().map(window).collect()
 }
 
 /// What rows of one group share.

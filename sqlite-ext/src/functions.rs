@@ -4,13 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, Error, Result};
-use syncline_crdt::VersionVector;
+use syncline_crdt::{Seen, VersionVector};
 
 use crate::apply::STATEMENTS_COUNT;
 use crate::crsql;
 use crate::{
-    TableOptions, Tracked, collect, digest, export, fold, import, is_prepared, lacking, leave,
-    prepare, site_id, status, track, untrack,
+    TableOptions, Tracked, collect, digest, export, export_to, fold, gaps, import, is_prepared,
+    leave, prepare, site_id, status, track, untrack,
 };
 
 /// Adds the SQL functions to a connection.
@@ -66,8 +66,10 @@ pub fn register(conn: &Connection) -> Result<()> {
             "syncline_export",
             "another database's syncline_version_vector()",
         )?;
-        let since = VersionVector::decode(bytes).map_err(user)?;
-        Ok(export(conn, &since, now_unix_ms()).map_err(user)?.encode())
+        let seen = Seen::decode(bytes).map_err(user)?;
+        Ok(export_to(conn, &seen, now_unix_ms())
+            .map_err(user)?
+            .encode())
     })?;
     add(conn, "syncline_import", 1, |conn, context| {
         let bytes = blob_argument(
@@ -85,7 +87,7 @@ pub fn register(conn: &Connection) -> Result<()> {
         }
         let member = |at| {
             let bytes = blob_at(context, at, "syncline_collect", wants)?;
-            VersionVector::decode(bytes).map_err(user)
+            Ok(gaps::held(&Seen::decode(bytes).map_err(user)?))
         };
         let members: Vec<_> = (0..context.len()).map(member).collect::<Result<_>>()?;
         let count = collect(conn, &members, now_unix_ms()).map_err(user)?;
@@ -94,12 +96,12 @@ pub fn register(conn: &Connection) -> Result<()> {
     add(conn, "syncline_version_vector", 0, |conn, _| {
         fold(conn, now_unix_ms()).map_err(user)?;
         let prepared = is_prepared(conn).map_err(user)?;
-        let seen = if prepared {
-            lacking::asking(conn)?
+        let found = if prepared {
+            gaps::asking(conn)?
         } else {
-            VersionVector::new()
+            Seen::default()
         };
-        Ok(seen.encode())
+        Ok(found.encode())
     })?;
     add(conn, "syncline_digest", 0, |conn, _| {
         Ok(digest(conn, now_unix_ms()).map_err(user)?.to_string())

@@ -60,16 +60,17 @@ pub(crate) fn replay(conn: &Connection, name: &str, mut past: Past) -> rusqlite:
     Ok(())
 }
 
-/// Returns the parked changes whose stamp passes `is_new`, so that they are passed on although this
-/// replica cannot show them.
+/// Returns the parked changes whose table and stamp pass `is_new`, so that they are passed on
+/// although this replica cannot show them.
 pub(crate) fn changes(
     conn: &Connection,
-    is_new: impl Fn(Stamp) -> bool,
+    is_new: impl Fn(&str, Stamp) -> bool,
 ) -> rusqlite::Result<Vec<TableChanges>> {
     let mut found = Vec::new();
     for (_, parked) in all(conn)? {
         for mut table in parked.tables {
-            table.groups.retain(|group| is_new(group.stamp));
+            let name = &table.name;
+            table.groups.retain(|group| is_new(name, group.stamp));
             if !table.groups.is_empty() {
                 found.push(table);
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, ErrorCode, params};
 use syncline_crdt::{Hlc, SiteId, Stamp, VersionVector};
 
-use crate::{constraints, heal, joined, policies};
+use crate::{constraints, gaps, heal, joined, policies};
 
 /// The version of the shadow tables; `docs/storage.md` describes it.
 const FORMAT: i64 = 1;
@@ -120,6 +120,7 @@ pub fn prepare(conn: &Connection) -> Result<(), OpenError> {
         conn.execute_batch(TABLES)?;
         conn.execute_batch(constraints::store::TABLES)?;
         conn.execute_batch(joined::TABLES)?;
+        conn.execute_batch(gaps::TABLES)?;
         conn.execute_batch(policies::VIEW)?;
         let format = "INSERT INTO syncline_meta(key, value) VALUES('format', ?1), ('clock', 0)";
         conn.execute(format, [FORMAT])?;

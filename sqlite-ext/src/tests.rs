@@ -23,6 +23,7 @@ mod counted;
 mod differing;
 mod foreign;
 mod foreign_model;
+mod gaps;
 mod guarded;
 mod histories;
 mod kills;

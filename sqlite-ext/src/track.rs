@@ -1,7 +1,7 @@
 //! Which tables take part: what can be tracked, beginning and ending it.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use syncline_crdt::{Hlc, SiteId, Stamp};
+use syncline_crdt::{Hlc, Part, SiteId, Stamp};
 
 use crate::candidate::{Obstacle, obstacle};
 use crate::capture;
@@ -10,6 +10,7 @@ use crate::collect::Past;
 use crate::constraints;
 use crate::crsql;
 use crate::fold::{FoldError, fold};
+use crate::gaps;
 use crate::heal;
 use crate::joined;
 use crate::mask::Mask;
@@ -240,6 +241,7 @@ fn begin(
             joined::fill(conn, &table)?;
             note_literals(conn, &table)?;
         }
+        gaps::want(conn, &table.name)?;
         parked::replay(conn, &table.name, Past::default())?;
         constraints::renew(conn)?;
         Ok(Tracked::Begun { rows_count })
@@ -502,7 +504,10 @@ pub fn untrack(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<(), Tr
         }
         match Table::named(conn, name)?.filter(|table| !table.is_counted()) {
             Some(table) => untracked::keep(conn, &table)?,
-            None => forget(conn, id)?,
+            None => {
+                forget(conn, id)?;
+                gaps::lose(conn, &Part::whole(name))?;
+            }
         }
         // Rows of other tables are not kept waiting for it.
         constraints::renew(conn)?;
@@ -551,6 +556,7 @@ pub fn leave(conn: &Connection) -> Result<(), TrackError> {
         conn.execute_batch(constraints::store::DROP)?;
         conn.execute_batch(policies::DROP)?;
         conn.execute_batch(joined::DROP)?;
+        conn.execute_batch(gaps::DROP)?;
         conn.execute_batch(
             "DROP TABLE syncline_gone; DROP TABLE syncline_clocks; DROP TABLE syncline_columns; DROP TABLE syncline_tables;
              DROP TABLE syncline_parked; DROP TABLE syncline_rekeyed; DROP TABLE syncline_renames;

@@ -7,7 +7,7 @@
 //! are deleted everywhere, and all others go on with the life and the clocks they had.
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
-use syncline_crdt::{Value, pack_key, unpack_key};
+use syncline_crdt::{Part, Value, pack_key, unpack_key};
 
 use crate::capture::{self, DELETED, WHOLE};
 use crate::clocks::{self, LIFE, Lane, ROW};
@@ -15,16 +15,20 @@ use crate::collect::Past;
 use crate::columns;
 use crate::constraints;
 use crate::fold::{FoldError, fold};
+use crate::gaps;
 use crate::joined;
 use crate::mask;
 use crate::parked;
 use crate::quiet::Quiet;
 use crate::rows;
-use crate::table::{Column, KeyKind, Table, TableError, list};
+use crate::table::{Column, KeyKind, RowKey, Table, TableError, TableInfo, list};
 use crate::value::{Bound, quoted};
 
 /// Why a table that was untracked stands aside, in `syncline_tables`.
 pub(crate) const UNTRACKED: &str = "untracked";
+
+/// The end of the name of the trigger that marks a table which was untracked.
+const MARK: &str = "kept";
 
 /// Returns the id of a table that was untracked, and whose rows can go on.
 pub(crate) fn id_of(conn: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
@@ -49,7 +53,18 @@ pub(crate) fn keep(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     ))?;
     let set = "UPDATE syncline_tables SET aside = ?2 WHERE id = ?1";
     conn.execute(set, (table.id, UNTRACKED))?;
+    // It goes with the table, so that one which is made anew is known as such.
+    let when = format!("BEFORE UPDATE OF {}", quoted(&table.key_columns[0].name));
+    let mark = capture::trigger(table, MARK, &when, "WHEN FALSE", "SELECT 1;");
+    conn.execute_batch(&mark)?;
     Ok(())
+}
+
+/// Whether the table is the one that was untracked.
+fn is_same(conn: &Connection, table: &Table) -> rusqlite::Result<bool> {
+    let mark = format!("syncline_{}_{MARK}", table.id);
+    let found = capture::found(conn, table)?;
+    Ok(found.iter().any(|(name, _)| *name == mark))
 }
 
 /// Drops what was kept of a table.
@@ -72,6 +87,11 @@ pub(crate) fn resume(
     };
     let set = "UPDATE syncline_tables SET aside = NULL WHERE id = ?1";
     conn.execute(set, [id])?;
+    if let Some(info) = TableInfo::read(conn, name)? {
+        columns::forget_missing(conn, id, &info)?;
+    }
+    let is_same = is_same(conn, &table)?;
+    capture::drop_triggers(conn, id)?;
     capture::begin(conn, &table)?;
     let table = columns::take_up(conn, &table, now_unix_ms)?;
     capture::renew(conn, &table)?;
@@ -81,6 +101,9 @@ pub(crate) fn resume(
     for key in drop_gone(conn, &table)? {
         let drop = format!("DELETE FROM main.{} WHERE {was}", copy(id));
         conn.execute(&drop, params_from_iter(key.iter().map(Bound)))?;
+    }
+    if !is_same {
+        forget_missing(conn, &table)?;
     }
     note_differences(conn, &table)?;
     forget(conn, id)?;
@@ -122,28 +145,65 @@ pub(crate) fn drop_gone(conn: &Connection, table: &Table) -> rusqlite::Result<Ve
         let Some(key) = rows::native_key(conn, table, &key)? else {
             continue;
         };
-        let life_key = table.life_key(&key);
         let place = rows::place(conn, table, &key)?;
-        joined::forget(conn, table, &life_key, &life_key)?;
         conn.execute(&delete, params_from_iter(key.iter().map(Bound)))?;
-        let lanes = table.columns.iter().map(|column| column.lane);
-        for lane in [LIFE, ROW].into_iter().chain(lanes) {
-            let lane = Lane {
-                table_id: table.id,
-                lane,
-            };
-            let at = if lane.lane == LIFE {
-                Some(&life_key)
-            } else {
-                place.as_ref()
-            };
-            if let Some(at) = at {
-                clocks::clear(conn, lane, at, at)?;
-            }
-        }
+        forget_row(conn, table, &table.life_key(&key), place.as_ref())?;
         gone.push(key);
     }
     Ok(gone)
+}
+
+/// Forgets a row's life, its cells' histories, and, if it has a place, its clocks.
+fn forget_row(
+    conn: &Connection,
+    table: &Table,
+    life_key: &RowKey,
+    place: Option<&RowKey>,
+) -> rusqlite::Result<()> {
+    joined::forget(conn, table, life_key, life_key)?;
+    let lanes = table.columns.iter().map(|column| column.lane);
+    for lane in [LIFE, ROW].into_iter().chain(lanes) {
+        let at = if lane == LIFE { Some(life_key) } else { place };
+        let table_id = table.id;
+        if let Some(at) = at {
+            clocks::clear(conn, Lane { table_id, lane }, at, at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets the rows that are not in a table which was made anew: nobody deleted them, so others are
+/// asked for them.
+fn forget_missing(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
+    let (copy, name) = (copy(table.id), table.quoted());
+    let keys = (0..table.key_columns.len()).map(|at| format!("b.k{at}"));
+    let same = table.key_columns.iter().enumerate();
+    let same = same.map(|(at, key)| format!("t.{} = b.k{at}", quoted(&key.name)));
+    let place = match table.kind {
+        KeyKind::Rowid => ", b.place",
+        KeyKind::Integer | KeyKind::Packed => "",
+    };
+    let missing = format!(
+        "FROM main.{copy} AS b WHERE NOT EXISTS (SELECT 1 FROM main.{name} AS t WHERE {})",
+        list(same, " AND ")
+    );
+    let select = format!("SELECT {}{place} {missing}", list(keys, ", "));
+    let key_count = table.key_columns.len();
+    let mut statement = conn.prepare(&select)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let life_key = table.life_key(&rows::key_from(row, 0, key_count)?);
+        let place = match table.kind {
+            KeyKind::Rowid => RowKey::Rowid(row.get(key_count)?),
+            KeyKind::Integer | KeyKind::Packed => life_key.clone(),
+        };
+        forget_row(conn, table, &life_key, Some(&place))?;
+    }
+    drop(rows);
+    drop(statement);
+    conn.execute_batch(&format!("DELETE {missing}"))?;
+    gaps::lose(conn, &Part::whole(&table.name))?;
+    gaps::want(conn, &table.name)
 }
 
 fn copy(id: i64) -> String {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Real, Rename};
+use crate::{Part, Parts, Real, Rename, Seen};
 
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -121,11 +121,22 @@ fn changeset() -> impl Strategy<Value = Changeset> {
             |([since, until, collected, seen], schemas, renames, tables)| {
                 let mut settled = seen;
                 settled.join(&collected);
+                let filled = [("t", since.clone()), ("u", until.clone())];
+                let filled = filled.into_iter().filter(|(_, vector)| !vector.is_empty());
+                let filled = filled.map(|(name, vector)| (Part::whole(name), vector));
+                let filled = filled.collect();
+                let column = Part {
+                    column: "c".to_owned(),
+                    ..Part::whole("v")
+                };
+                let lacking = Parts::from([(column, until.clone())]);
                 Changeset {
                     since,
                     until,
                     collected,
                     settled,
+                    filled,
+                    lacking,
                     schemas,
                     renames,
                     tables,
@@ -150,6 +161,15 @@ proptest! {
     #[test]
     fn a_vector_survives_its_bytes(vector in vector()) {
         prop_assert_eq!(VersionVector::decode(&vector.encode()), Ok(vector));
+    }
+
+    #[test]
+    fn what_is_seen_survives_its_bytes(vector in vector(), names in prop::collection::btree_map("[a-z]{1,3}", ("[a-z]{0,2}", vector()), 0..3)) {
+        let gaps = names.into_iter();
+        let gaps = gaps.map(|(table, (column, vector))| (Part { table, column }, vector)).collect();
+        let seen = Seen { vector, gaps };
+        prop_assert_eq!(Seen::decode(&seen.encode()), Ok(seen.clone()));
+        prop_assert_eq!(Seen::decode(&seen.vector.encode()), Ok(seen.vector.into()));
     }
 
     #[test]

@@ -28,11 +28,16 @@ const SCHEMA: &str = "
     CREATE TABLE bare(id REAL PRIMARY KEY);
     CREATE TABLE checked(id TEXT PRIMARY KEY, low INT CHECK(low > 0), twice INT AS (low * 2));
     CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES number(id), a);
+    CREATE TABLE joined(id INTEGER PRIMARY KEY, n INTEGER, m, s TEXT, t TEXT, d TEXT);
     CREATE INDEX number_by_a ON number(a);
     CREATE INDEX word_by_length ON word(length(b));
 ";
 const TABLES: [&str; 5] = ["word", "pair", "exact", "bare", "checked"];
+/// The policies of the table `joined`.
+const POLICIES: &str = "{\"columns\": {\"n\": \"counter\", \"m\": \"max\", \"s\": \"set\",
+    \"t\": \"text\", \"d\": \"document\"}}";
 const ROWS: &str = "
+    INSERT INTO joined VALUES(1, 1, 1, '[1, 2]', 'a text', '{\"a\": [1, \"some prose\"]}');
     INSERT INTO number(id, a, b) VALUES(1, 1, 'one'), (2, x'00', 'two'), (-9, 1.5, 'minus');
     INSERT INTO word VALUES('a', 1, 'x'), ('b', NULL, 'y'), ('c', 2, 'z');
     INSERT INTO pair VALUES('x', x'01', 1), (2, x'', 2), (2.5, x'ff', 3);
@@ -50,13 +55,22 @@ fn name(replica: &Replica, number: u8) {
 
 /// A replica whose past has edits, deletions and second lives.
 fn victim() -> Replica {
-    let mut victim = replica(&format!("{SCHEMA}{ROWS}"), &TABLES);
-    let counted = with_ids(Ids::Counted);
-    for table in ["number", "child"] {
-        track(&victim.conn, table, &counted, NOW).expect("tracked");
-    }
+    let mut victim = replica(&format!("{SCHEMA}{ROWS}"), &[]);
+    prepare(&victim.conn).expect("prepared");
+    // First, since edits of texts are known by who made them.
     name(&victim, 1);
+    let joining = TableOptions::parse(POLICIES).expect("options");
+    let plain = TABLES.map(|table| (table, TableOptions::default()));
+    let counted = ["number", "child"].map(|table| (table, with_ids(Ids::Counted)));
+    for (table, options) in plain
+        .into_iter()
+        .chain(counted)
+        .chain([("joined", joining)])
+    {
+        track(&victim.conn, table, &options, NOW).expect("tracked");
+    }
     for step in [
+        "UPDATE joined SET n = n + 1, m = 2, s = '[2, 3]', t = 'a longer text', d = '{\"a\": [1]}'",
         "UPDATE number SET a = 2 WHERE id = 1; UPDATE word SET b = 'edited' WHERE id = 'b'",
         "DELETE FROM number WHERE id = -9; DELETE FROM word WHERE id = 'c'; DELETE FROM bare",
         "INSERT INTO word VALUES('c', 5, 'second life'); INSERT INTO bare VALUES(2.5)",
@@ -81,7 +95,10 @@ fn corpus() -> Vec<Changeset> {
     track(&peer.conn, "extra", &TableOptions::default(), peer.now).expect("tracked");
     peer.run("DELETE FROM pair WHERE x = 2; INSERT INTO number(id, b) VALUES(5, 'p'), (6, 'p')")
         .run("INSERT INTO child(id, a) VALUES(13, 'p'); DELETE FROM child WHERE id = 11")
-        .run("UPDATE exact SET c = 7; UPDATE child SET parent = 5; UPDATE checked SET low = 9");
+        .run("UPDATE exact SET c = 7; UPDATE child SET parent = 5; UPDATE checked SET low = 9")
+        .run("UPDATE joined SET n = n - 2, m = 3, s = '[2]', t = 'my text', d = '{\"a\": [2]}'")
+        .run("INSERT INTO joined VALUES(2, 1, 'x', '[]', 'new', '[]')")
+        .run("ALTER TABLE pair RENAME COLUMN a TO renamed; UPDATE pair SET renamed = 'p'");
     let send = |peer: &Replica, since: &VersionVector| {
         export(&peer.conn, since, peer.now).expect("export")
     };
@@ -92,8 +109,15 @@ fn corpus() -> Vec<Changeset> {
     ];
     collect(&peer.conn, &[], peer.now).expect("collect");
     corpus.push(send(&peer, &VersionVector::new()));
+    for whole in [0, 2] {
+        let mut joined = corpus[whole].clone();
+        joined.tables.retain(|table| table.name == "joined");
+        corpus.push(joined);
+    }
     let own = export_own(&peer.conn, Hlc::ZERO, 1_000).expect("export");
     corpus.extend(own);
+    peer.run("DROP TABLE exact; ALTER TABLE word DROP COLUMN a");
+    corpus.push(send(&peer, &VersionVector::new()));
     corpus
 }
 
@@ -121,6 +145,7 @@ fn check_health(victim: &Replica) {
          REPLACE INTO number(id, a, b) VALUES(1, 'h', 'h'); UPDATE word SET a = 'h', b = 'h';
          UPDATE child SET a = 'h'; DELETE FROM child WHERE id = 10;
          DELETE FROM pair; UPDATE exact SET a = 8; REPLACE INTO bare VALUES(2.5);
+         UPDATE joined SET n = n + 1, m = 'zz', s = '[9]', t = t || ' and more', d = '{}';
          UPDATE checked SET low = 8; INSERT INTO word(id, b) VALUES('healthy', 'h')",
     )
     .expect("the victim is written to");
@@ -198,6 +223,7 @@ fn mutations_of_changesets_are_merged_or_refused() {
             ),
         }
     }
+    println!("{merged_count} merged, {refused_count} refused");
     // Neither everything nor nothing is refused, or the changes try only one side.
     let least = inputs_count / 20;
     assert!(

@@ -129,3 +129,27 @@ fn a_deletion_that_waits_while_a_table_is_untracked_may_be_forgotten_meanwhile()
         }
     }
 }
+
+#[test]
+fn a_table_that_was_dropped_and_made_anew_while_it_was_untracked_deletes_no_row() {
+    for (kind, schema) in ALL_KINDS {
+        let mut both = two(schema);
+        let [a, b] = &mut both;
+        b.untrack();
+        b.run(&format!(
+            "DROP TABLE t; {schema}; INSERT INTO t VALUES('5', 'new', 'x'), ('2', 'here', 'x')"
+        ));
+        a.run("UPDATE t SET a = 'there' WHERE id = '3'");
+        b.pull(a);
+        b.now = a.now + 10;
+        b.track();
+        a.pull(b);
+        let rows = ["1ax", "2herex", "3therex", "4secondlife", "5newx"];
+        assert_eq!(a.all(), rows, "{kind}");
+        let seen = crate::gaps::asking(&b.conn).expect("seen");
+        let missing = export_to(&a.conn, &seen, a.now).expect("export");
+        import_changeset(&b.conn, &missing, b.now).expect("import");
+        assert_eq!(b.all(), rows, "{kind}");
+        converge(&mut both);
+    }
+}

@@ -434,6 +434,7 @@ fn mutations_of_changes_are_merged_or_refused() {
             check_writable(&prey);
         }
     }
+    println!("{merged_count} merged, {refused_count} refused");
     // Neither everything nor nothing is refused, or the changes try only one side.
     let least = inputs_count / 20;
     assert!(

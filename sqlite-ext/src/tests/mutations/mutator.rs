@@ -2,14 +2,16 @@
 
 use fastrand::Rng;
 use syncline_crdt::{
-    CAUSAL_LENGTH_MAX, CausalLength, Changeset, Group, GroupKind, Hlc, Real, SiteId, Stamp,
-    TableChanges, TableSchema, Value, VersionVector,
+    CAUSAL_LENGTH_MAX, CausalLength, Changeset, Group, GroupKind, Hlc, Part, Real, Rename, SiteId,
+    Stamp, TableChanges, TableSchema, Value, VersionVector,
 };
 
 use super::super::{NOW, Replica};
 use crate::site_id;
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 24] = [
+    "joined",
+    "exact",
     "number",
     "NUMBER",
     "word",
@@ -85,6 +87,10 @@ pub(super) fn mutated(corpus: &[Changeset], random: &mut Rng, prey: &Replica) ->
     let sites = sites(&changeset, own);
     for _ in 0..random.usize(1..4) {
         change(&mut changeset, random, &sites);
+    }
+    // Some of the tables are enough half of the time: that is more inputs in the same time.
+    if random.bool() {
+        changeset.tables.retain(|_| random.u8(..) < 80);
     }
     // Most rules behind the first ones are reached only if the vectors allow what is named.
     if random.u8(..) < 200 {
@@ -172,7 +178,17 @@ fn name(random: &mut Rng) -> String {
 }
 
 fn change(changeset: &mut Changeset, random: &mut Rng, sites: &[SiteId]) {
-    match random.u8(..12) {
+    match random.u8(..14) {
+        12 => change_parts(changeset, random, sites),
+        13 => changeset.renames.push(Rename {
+            table: pick(random, &["", "pair", "word", "number", "joined"]).to_owned(),
+            former: name(random),
+            name: name(random),
+            stamp: Stamp {
+                version: version(random),
+                site: pick(random, sites),
+            },
+        }),
         0 | 1 => change_vectors(changeset, random, sites),
         2 => change_schemas(changeset, random, sites),
         3 | 4 => {
@@ -226,6 +242,26 @@ fn change_vectors(changeset: &mut Changeset, random: &mut Rng, sites: &[SiteId])
         8 => changeset.collected = settled,
         _ => changeset.since = until,
     }
+}
+
+/// Says that something is lacking, or filled.
+fn change_parts(changeset: &mut Changeset, random: &mut Rng, sites: &[SiteId]) {
+    let part = Part {
+        table: name(random),
+        column: pick(random, &["", "", "a", "b", "c", "n", "\0"]).to_owned(),
+    };
+    let mut vector = match random.u8(..3) {
+        0 => VersionVector::new(),
+        1 => changeset.since.clone(),
+        _ => changeset.until.clone(),
+    };
+    if random.u8(..) < 64 {
+        vector.advance(pick(random, sites), version(random));
+    }
+    match random.bool() {
+        true => changeset.filled.insert(part, vector),
+        false => changeset.lacking.insert(part, vector),
+    };
 }
 
 fn change_schemas(changeset: &mut Changeset, random: &mut Rng, sites: &[SiteId]) {
@@ -331,11 +367,28 @@ fn change_group(group: &mut Group, key_count: usize, random: &mut Rng, sites: &[
         }
         10 => group.born = pick(random, sites),
         11 => group.parents = vec![pick(random, sites); group.columns.len()],
-        12 => group.columns = vec![random.usize(..4); random.usize(..3)],
+        12 if random.bool() => group.columns = vec![random.usize(..4); random.usize(..3)],
         _ => {
             if let Some(cell) = any(&mut group.values, random) {
-                *cell = Value::Blob(vec![random.u8(..); random.usize(..40)]);
+                change_blob(cell, random);
             }
         }
+    }
+}
+
+/// Changes a blob a little, as deltas are some.
+fn change_blob(cell: &mut Value, random: &mut Rng) {
+    match cell {
+        Value::Blob(bytes) if !bytes.is_empty() && random.u8(..) < 224 => {
+            let at = random.usize(..bytes.len());
+            match random.u8(..6) {
+                0 => bytes.truncate(at),
+                1 => bytes.insert(at, random.u8(..)),
+                2 => bytes.extend(bytes[at..].to_vec()),
+                3 => bytes[at] = random.u8(..),
+                _ => bytes[at] ^= 1 << random.u8(..8),
+            }
+        }
+        cell => *cell = Value::Blob(vec![random.u8(..); random.usize(..40)]),
     }
 }
