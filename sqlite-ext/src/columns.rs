@@ -5,7 +5,7 @@ use syncline_crdt::{Hlc, Part};
 
 use crate::capture;
 use crate::clocks::{self, Clock, Lane, ROW, Range};
-use crate::constraints;
+use crate::constraints::{self, masks};
 use crate::gaps;
 use crate::joined;
 use crate::lacking;
@@ -52,6 +52,7 @@ pub(crate) fn forget(conn: &Connection, table_id: i64, lane: i64) -> rusqlite::R
     gaps::lose(conn, &part)?;
     hand_over(conn, table_id, lane)?;
     joined::forget_lanes(conn, table_id, Some(lane))?;
+    masks::forget_lane(conn, table_id, lane)?;
     let clocks = "DELETE FROM syncline_clocks WHERE table_id = ?1 AND lane = ?2";
     conn.prepare_cached(clocks)?.execute((table_id, lane))?;
     let gone = "UPDATE syncline_columns SET is_gone = TRUE WHERE table_id = ?1 AND lane = ?2";

@@ -25,12 +25,19 @@
 //! are barred. Within a component that is its own parent, `closure(contest(closure(M)))`: rows take
 //! part if what they refer to does, which may be each other, and in the end those whose parents lost
 //! are taken away ([`settling`]). Such a row keeps what it won from others.
+//!
+//! **Masks.** By a key that sets NULL, a row without its parent stays, and shows NULL in the columns
+//! that refer ([`masks`]). Where the parent is of another component that is decided before the
+//! closure, so that constraints meet the row as it is shown; within a component it is decided in
+//! the end, and a key by which that could change which rows are shown parks ([`foreign`]).
 
 pub(crate) mod checks;
 mod foreign;
 mod graph;
 mod guard;
 mod listing;
+pub(crate) mod masks;
+mod nullable;
 mod reference;
 mod scratch;
 mod settling;
@@ -161,7 +168,7 @@ pub(crate) fn settle(conn: &Connection, touched: Touched) -> Result<usize, Table
             .iter()
             .filter(|id| changed.contains_key(id))
         {
-            concern |= !own.is_empty() || store::any(conn, *id)?;
+            concern |= !own.is_empty() || store::any(conn, *id)? || masks::any(conn, *id)?;
         }
         if !concern {
             continue;
@@ -178,7 +185,8 @@ pub(crate) fn settle(conn: &Connection, touched: Touched) -> Result<usize, Table
             if let (Some(child), Some(parent)) = (tables.get(&bond.child), tables.get(&bond.parent))
             {
                 let ends = (Rc::clone(child), Rc::clone(parent));
-                references.push(Rc::new(Reference::new(conn, bond, ends)?));
+                let is_inner = component.members.contains(&bond.parent);
+                references.push(Rc::new(Reference::new(conn, bond, ends, is_inner)?));
             }
         }
         let settling = Settling::new((conn, &sites), &component, &tables, &references, &mut quiet);
@@ -318,9 +326,10 @@ fn noted_version(conn: &Connection) -> rusqlite::Result<Option<i64>> {
     statement.query_one([], |row| row.get(0)).optional()
 }
 
-/// Forgets what is kept of a table. Its parked rows move to the list of those left behind.
+/// Forgets what is kept of a table. Its parked rows, and what its masked cells keep, move to the list
+/// of what is left behind.
 pub(crate) fn forget(conn: &Connection, table_id: i64) -> rusqlite::Result<()> {
-    if store::any(conn, table_id)? {
+    if store::any(conn, table_id)? || masks::any(conn, table_id)? {
         conn.execute_batch(LEFT_BEHIND)?;
         let copy = "INSERT INTO syncline_left_behind
             SELECT c.* FROM syncline_conflicts AS c
@@ -328,6 +337,8 @@ pub(crate) fn forget(conn: &Connection, table_id: i64) -> rusqlite::Result<()> {
         conn.execute(copy, [table_id])?;
     }
     forget_rows(conn, table_id)?;
+    let masks = "DELETE FROM syncline_masks WHERE table_id = ?1";
+    conn.execute(masks, [table_id])?;
     let definition = "DELETE FROM syncline_definitions WHERE table_id = ?1";
     conn.execute(definition, [table_id])?;
     Ok(())
@@ -342,8 +353,8 @@ pub(crate) fn forget_rows(conn: &Connection, table_id: i64) -> rusqlite::Result<
     Ok(())
 }
 
-/// An ordinary table that outlives Syncline here: rows that were parked when their table was
-/// untracked, so that none is lost silently.
+/// An ordinary table that outlives Syncline here: rows that were parked, and values that were masked,
+/// when their table was untracked, so that none is lost silently.
 const LEFT_BEHIND: &str = "CREATE TABLE IF NOT EXISTS syncline_left_behind(
     table_name TEXT NOT NULL, key TEXT NOT NULL, row TEXT NOT NULL, constraint_name TEXT NOT NULL,
-    reason TEXT NOT NULL, winner_table TEXT, winner TEXT, since TEXT NOT NULL)";
+    reason TEXT NOT NULL, winner_table TEXT, winner TEXT, since TEXT NOT NULL, state TEXT NOT NULL)";

@@ -6,6 +6,7 @@ use syncline_crdt::{CausalLength, Digest, RowHasher, SiteId, Value};
 use crate::FoldError;
 use crate::births;
 use crate::clocks::{self, Clock, Lane, ROW, Range};
+use crate::constraints::masks::Masks;
 use crate::constraints::store;
 use crate::fold::read_folded;
 use crate::joined;
@@ -70,7 +71,9 @@ fn add_table(
             digest,
         )?;
     }
+    let masks = Masks::new(conn, table)?;
     let mut add = |place: RowKey, mut values: Vec<Value>| {
+        masks.lift(&by_name, &mut values)?;
         let mut born = None;
         if let (Some(whose), RowKey::Rowid(id)) = (&mut whose, &place) {
             let (number, site) = whose.at(conn, *id)?.unwrap_or((*id, OWN));

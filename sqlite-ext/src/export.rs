@@ -12,6 +12,7 @@ use syncline_crdt::{
 use crate::births;
 use crate::clocks::{self, Clock, LIFE, Lane, ROW, Range};
 use crate::collect;
+use crate::constraints::masks::Masks;
 use crate::constraints::store;
 use crate::fold::read_folded;
 use crate::gaps::{self, Filling};
@@ -241,6 +242,7 @@ fn read(
             table: &table,
             groups: BTreeMap::new(),
             has_parked: store::any(conn, table.id)?,
+            masks: Masks::new(conn, &table)?,
             lives: births::has_lives(conn, &table)?,
             whose: match table.is_counted() {
                 true => Some(Whose::new(conn, &table)?),
@@ -334,6 +336,8 @@ struct Reading<'a> {
     lives: bool,
     /// Whether any row is parked: it is sent like those that are shown.
     has_parked: bool,
+    /// What cells keep that show NULL.
+    masks: Masks<'a>,
     /// Who is shown under which id, where ids are counted.
     whose: Option<Whose>,
     /// Who is meant by cells that refer to rows of tables where ids are counted.
@@ -500,7 +504,9 @@ impl Reading<'_> {
             waiting.append(&mut values);
             Ok(())
         };
-        rows::for_each(conn, table, columns, (first, last), |rowid, values| {
+        let masks = &self.masks;
+        rows::for_each(conn, table, columns, (first, last), |rowid, mut values| {
+            masks.lift(columns, &mut values)?;
             each(&rowid.map_or_else(|| first.clone(), RowKey::Rowid), values)
         })?;
         if self.has_parked {

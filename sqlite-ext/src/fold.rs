@@ -6,6 +6,7 @@
 
 mod counted;
 mod deletions;
+mod masked;
 mod referring;
 mod renumbered;
 mod runs;
@@ -70,16 +71,18 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
         let (mut renames, mut written) = (Renames::default(), Vec::new());
         for table in Table::all(conn)? {
             touched.add(table.id, constraints::refresh(conn, &table)?);
-            let mut folded = |version: &mut Option<Hlc>, tick: &Tick<'_>| {
-                let (rows, runs) = fold_table(conn, &table, version, tick, &mut renames)?;
+            let mut folded = |version: &mut Option<Hlc>, tick: &Tick<'_>, is_mended| {
+                let (rows, runs) =
+                    fold_table(conn, &table, version, tick, &mut renames, is_mended)?;
                 touched.add(table.id, rows);
                 written.extend((!runs.is_empty()).then(|| (table.clone(), runs)));
                 Ok::<_, FoldError>(())
             };
             if mended.noted.contains(&table.id) {
-                folded(&mut seen, &tick_seen)?;
+                folded(&mut seen, &tick_seen, true)?;
             }
-            folded(&mut version, &|conn| Ok(tick(conn, now_unix_ms)?.version))?;
+            let tick_now: &Tick<'_> = &|conn| Ok(tick(conn, now_unix_ms)?.version);
+            folded(&mut version, tick_now, false)?;
             // After the notes: what waited must meet the rows as they are.
             if mended.widened.contains(&table.id) {
                 // A row whose id was counted may wait under another key than it died under.
@@ -111,8 +114,11 @@ fn fold_table(
     version: &mut Option<Hlc>,
     tick: &Tick<'_>,
     renames: &mut Renames,
+    is_mended: bool,
 ) -> Result<(constraints::Rows, Written), FoldError> {
     let mut notes = Notes::take(conn, table)?;
+    // Before rows move: they are noted by the ids under which they were written.
+    let unmasked = notes.unmask(conn, table, is_mended)?;
     if notes.is_empty() {
         return Ok((constraints::Rows::default(), Vec::new()));
     }
@@ -138,6 +144,7 @@ fn fold_table(
         return Ok((rows, runs));
     }
     let mut touched = notes.touched(table);
+    touched.places.extend(unmasked);
     if constraints::store::any(conn, table.id)? {
         let places = notes.rows(conn, table)?;
         // Where ids are counted, what was put over a parked row is another row.

@@ -10,7 +10,7 @@ use syncline_crdt::{SiteId, rekeyed};
 
 use crate::births;
 use crate::clocks::{self, Lane, ROW};
-use crate::constraints::{self, store};
+use crate::constraints::{self, masks, store};
 use crate::joined;
 use crate::rekeyed::{self, Rekeyed};
 use crate::table::{RowKey, Table};
@@ -294,7 +294,10 @@ impl<'a> Placing<'a> {
                 constraints::hide(self.conn, self.table, &store::unpacked(old))?;
                 store::rekey(self.conn, self.table.id, old, new)?;
             }
-            done => drop(done?),
+            done => {
+                done?;
+                masks::rekey(self.conn, self.table.id, old, new)?;
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use syncline_crdt::{Hlc, Value};
 
 use crate::clocks::{self, Clock, Lane};
+use crate::constraints::masks;
 use crate::mask::Mask;
 use crate::rows;
 use crate::table::{Column, KeyKind, RowKey, Table, TableError};
@@ -140,6 +141,7 @@ pub(crate) fn note_literals(
         for (first, last, _) in runs {
             let mut found = Vec::new();
             find_unknown(conn, (table, at), &parent, (first, last), &mut found)?;
+            find_masked(conn, (table, at), (first, last), &mut found)?;
             for (place, id) in found {
                 if whose.at(conn, id)?.is_none() {
                     clocks::set(conn, literals(table.id, column), &place, &place, LITERAL)?;
@@ -181,6 +183,25 @@ fn find_unknown(
     let mut rows = statement.query((first, last))?;
     while let Some(row) = rows.next()? {
         found.push((RowKey::Rowid(row.get(0)?), row.get(1)?));
+    }
+    Ok(())
+}
+
+/// Finds the cells from `first` to `last` that show NULL in the place of an id.
+fn find_masked(
+    conn: &Connection,
+    (table, column): (&Table, usize),
+    (first, last): (&RowKey, &RowKey),
+    found: &mut Vec<(RowKey, i64)>,
+) -> rusqlite::Result<()> {
+    if !masks::any(conn, table.id)? {
+        return Ok(());
+    }
+    for (place, shown_at) in masks::within(conn, table, (first, last))? {
+        let kept = masks::at(conn, table.id, &place)?;
+        if let Some(Value::Integer(id)) = kept.get(&table.columns[column].lane) {
+            found.push((shown_at, *id));
+        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use syncline_crdt::{Value, unpack_key};
 use crate::capture::{self, DELETED};
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::constraints;
+use crate::constraints::masks;
 use crate::constraints::store::{self, ParkedRow};
 use crate::heal::Entry;
 use crate::joined;
@@ -50,6 +51,7 @@ pub(crate) fn rekey(conn: &Connection, entry: &Entry, shape: &Shape) -> Result<(
     capture::begin(conn, &table)?;
     constraints::capture(conn, &table)?;
     rename_joined(conn, &table)?;
+    rename_masked(conn, &table)?;
     former.note_gone(conn, &table)?;
     former.set_lives(conn, &table)?;
     former.park(conn, &table)?;
@@ -190,6 +192,17 @@ fn rename_joined(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
             Some(to) if to != place => joined::rename(conn, table.id, &place, &to)?,
             Some(_) => {}
             None => joined::forget(conn, table, &place, &place)?,
+        }
+    }
+    Ok(())
+}
+
+/// Names masks by the keys that their rows have under the table's shape.
+fn rename_masked(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
+    for place in masks::places(conn, table.id)? {
+        match shown_key(conn, table, &store::unpacked(&place))? {
+            Some(key) => masks::rekey(conn, table.id, &place, &table.life_key(&key))?,
+            None => masks::remove(conn, table.id, &place)?,
         }
     }
     Ok(())

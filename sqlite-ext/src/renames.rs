@@ -12,11 +12,11 @@ use syncline_crdt::{Hlc, Value};
 
 use crate::births::{self, Births};
 use crate::clocks::{self, Lane, ROW};
-use crate::constraints::{self, Touched, store};
+use crate::constraints::{self, Touched, masks, store};
 use crate::placing::{Identity, Placing};
 use crate::quiet::Quiet;
 use crate::references::{children, literals};
-use crate::rows::key_from;
+use crate::rows::{self, key_from};
 use crate::shadow::OWN;
 use crate::table::{KeyKind, RowKey, Table, TableError};
 use crate::value::{Bound, quoted};
@@ -302,6 +302,19 @@ fn cells(
                     });
                 }
             }
+            masked(conn, (table, *column), |place, key, old| {
+                let goal = moves.goal(old);
+                if goal.is_some() || moves.reused.contains_key(&old) {
+                    let at = (child, *column);
+                    found.push(Cell {
+                        at,
+                        place,
+                        key,
+                        old,
+                        goal,
+                    });
+                }
+            })?;
             let mut kept = found.split_off(begin);
             retain_meant(conn, (table, *column), moves, &mut kept)?;
             found.extend(kept);
@@ -334,6 +347,24 @@ fn shown(
         let rowid: Option<i64> = row.get(0)?;
         let place = rowid.map_or_else(|| table.life_key(&key), RowKey::Rowid);
         each(place, key, row.get(1)?);
+    }
+    Ok(())
+}
+
+/// Calls `each` with the place, the key and the kept value of the cells that show NULL in its place.
+fn masked(
+    conn: &Connection,
+    (table, column): (&Table, usize),
+    mut each: impl FnMut(RowKey, Vec<Value>, i64),
+) -> rusqlite::Result<()> {
+    for place in masks::places(conn, table.id)? {
+        let kept = masks::at(conn, table.id, &place)?;
+        let key = store::unpacked(&place);
+        if let Some(Value::Integer(old)) = kept.get(&table.columns[column].lane)
+            && let Some(shown_at) = rows::place(conn, table, &key)?
+        {
+            each(shown_at, key, *old);
+        }
     }
     Ok(())
 }
@@ -376,12 +407,16 @@ fn retain_meant(
 /// Writes one cell. A row that meets a unique index meanwhile is parked, and settled with the rest.
 fn set(conn: &Connection, table: &Table, cell: &Cell, id: i64) -> rusqlite::Result<()> {
     let column = &table.columns[cell.at.1];
+    let value = Value::Integer(id);
+    let masked = (table.id, &store::place(table, &cell.key));
+    if masks::set(conn, masked, column.lane, &value)? {
+        return Ok(());
+    }
     let (name, condition) = (table.quoted(), table.key_condition(2));
     let update = format!(
         "UPDATE OR ABORT main.{name} SET {} = ?1 WHERE {condition}",
         quoted(&column.name)
     );
-    let value = Value::Integer(id);
     let values = std::iter::once(&value).chain(&cell.key);
     let mut statement = conn.prepare_cached(&update)?;
     let place = match statement.execute(params_from_iter(values.map(Bound))) {

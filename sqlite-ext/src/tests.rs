@@ -28,6 +28,7 @@ mod guarded;
 mod histories;
 mod kills;
 mod looking;
+mod masks;
 mod mutations;
 mod policies;
 mod policies_model;

@@ -13,7 +13,7 @@ use crate::capture::{self, DELETED, WHOLE};
 use crate::clocks::{self, LIFE, Lane, ROW};
 use crate::collect::Past;
 use crate::columns;
-use crate::constraints;
+use crate::constraints::{self, masks};
 use crate::fold::{FoldError, fold};
 use crate::gaps;
 use crate::joined;
@@ -153,7 +153,7 @@ pub(crate) fn drop_gone(conn: &Connection, table: &Table) -> rusqlite::Result<Ve
     Ok(gone)
 }
 
-/// Forgets a row's life, its cells' histories, and, if it has a place, its clocks.
+/// Forgets a row's life, its cells' histories, what they keep, and, if it has a place, its clocks.
 fn forget_row(
     conn: &Connection,
     table: &Table,
@@ -161,6 +161,7 @@ fn forget_row(
     place: Option<&RowKey>,
 ) -> rusqlite::Result<()> {
     joined::forget(conn, table, life_key, life_key)?;
+    masks::remove(conn, table.id, life_key)?;
     let lanes = table.columns.iter().map(|column| column.lane);
     for lane in [LIFE, ROW].into_iter().chain(lanes) {
         let at = if lane == LIFE { Some(life_key) } else { place };

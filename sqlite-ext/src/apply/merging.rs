@@ -414,6 +414,9 @@ impl<'a> Merging<'a> {
         if let (true, Some(place)) = (met.is_parked, &met.place) {
             return self.guard.value(place, &self.table.columns[column]);
         }
+        if let Some(kept) = self.guard.kept(&met.key, &self.table.columns[column])? {
+            return Ok(kept);
+        }
         let name = quoted(&self.table.columns[column].name);
         let (table, condition) = (self.table.quoted(), self.table.key_condition(1));
         let select = format!("SELECT {name} FROM main.{table} WHERE {condition}");
@@ -440,7 +443,11 @@ impl<'a> Merging<'a> {
             return Ok(place.clone());
         }
         match self.update_shown(met, winners) {
-            Ok(()) => Ok(place.clone()),
+            Ok(()) => {
+                let columns = winners.iter().map(|(_, column)| *column);
+                self.guard.overwrite(&met.key, columns)?;
+                Ok(place.clone())
+            }
             Err(error) if self.guard.is_met(&error) => {
                 let place = self.guard.hide(&met.key)?.ok_or(error)?;
                 self.guard.update(&place, cells)?;
@@ -501,7 +508,7 @@ impl<'a> Merging<'a> {
         if met.is_parked {
             self.guard.remove(place)?;
         } else {
-            self.guard.take_out(&met.key);
+            self.guard.take_out(&met.key)?;
             let (name, condition) = (self.table.quoted(), self.table.key_condition(1));
             let delete = format!("DELETE FROM main.{name} WHERE {condition}");
             let key: Vec<_> = met.key.iter().map(Bound).collect();

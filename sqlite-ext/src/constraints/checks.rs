@@ -1,10 +1,13 @@
 //! What a table admits: a row that several writes made together may break a CHECK, or give an
 //! expression no value, and waits then.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, Error, ErrorCode};
 
 use super::scratch::Scratch;
 use super::tokens::{Kind, tokens};
+use super::unique;
 
 /// What SQLite's error says before the name or the expression of a CHECK.
 const BROKEN: &str = "CHECK constraint failed: ";
@@ -28,6 +31,41 @@ fn exists(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
     let is_check = |word: &str| word.eq_ignore_ascii_case("CHECK");
     let mut tokens = tokens(&sql).into_iter();
     Ok(tokens.any(|token| token.kind == Kind::Word && is_check(token.text)))
+}
+
+/// Whether a CHECK constraint of a table may mention one of these names, in lower case: one that
+/// reads a generated column may read any.
+pub(super) fn mentions(
+    conn: &Connection,
+    table: &str,
+    names: &BTreeSet<String>,
+) -> rusqlite::Result<bool> {
+    if !exists(conn, table)? {
+        return Ok(false);
+    }
+    let sql = "SELECT sql FROM main.sqlite_master
+        WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    let sql: String = conn
+        .prepare_cached(sql)?
+        .query_one([table], |row| row.get(0))?;
+    let has_generated = !unique::generated(conn, table)?.is_empty();
+    let mut depth = None;
+    let mut is_check = false;
+    for token in tokens(&sql) {
+        match (token.kind, token.text) {
+            (Kind::Sign, "(") if is_check || depth.is_some() => {
+                depth = Some(depth.unwrap_or(0) + 1);
+            }
+            (Kind::Sign, ")") => depth = depth.map(|depth| depth - 1).filter(|depth| *depth > 0),
+            _ => {}
+        }
+        let name = token.name().map(|name| name.to_ascii_lowercase());
+        if depth.is_some() && name.is_some_and(|name| has_generated || names.contains(&name)) {
+            return Ok(true);
+        }
+        is_check = token.kind == Kind::Word && token.text.eq_ignore_ascii_case("CHECK");
+    }
+    Ok(false)
 }
 
 /// Returns why the CHECK constraints of a table cannot be evaluated by other programs, if they

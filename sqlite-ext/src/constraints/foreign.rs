@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::unique;
+use super::{nullable, unique};
 use crate::options::{ForeignKeyPolicy, KEY_SEPARATOR, OptionsError, TableOptions};
 use crate::shape::Affinity;
 use crate::table::{Table, TableError, TableInfo, list};
@@ -134,7 +134,9 @@ fn declared(conn: &Connection) -> Result<Vec<Bond>, TableError> {
             }
         }
     }
-    Ok(bonds.into_values().collect())
+    let mut bonds: Vec<Bond> = bonds.into_values().collect();
+    nullable::park_others(conn, &tables, &mut bonds)?;
+    Ok(bonds)
 }
 
 /// A foreign key as SQLite tells it.
@@ -252,6 +254,7 @@ impl Declared {
         match (chosen, &self.on_delete[..]) {
             (Some((_, policy)), _) => *policy,
             (None, "CASCADE") => ForeignKeyPolicy::Cascade,
+            (None, "SET NULL") => ForeignKeyPolicy::SetNull,
             (None, _) => ForeignKeyPolicy::Park,
         }
     }

@@ -6,7 +6,7 @@ use syncline_crdt::Value;
 use super::checks;
 use super::stage::hide;
 use super::store::{self, ParkedRow};
-use super::{Rows, foreign, unique};
+use super::{Rows, foreign, masks, unique};
 use crate::table::{Column, RowKey, Table};
 
 /// Keeps a merge going where a row meets a constraint, and notes what is written.
@@ -15,6 +15,7 @@ pub(crate) struct Guard<'a> {
     table: &'a Table,
     is_constrained: bool,
     has_parked: bool,
+    has_masked: bool,
     touched: Rows,
 }
 
@@ -29,6 +30,7 @@ impl<'a> Guard<'a> {
                 || checks::may_refuse(conn, &table.name)?
                 || foreign::binds(conn, table.id)?,
             has_parked,
+            has_masked: masks::any(conn, table.id)?,
             touched: Rows::default(),
         })
     }
@@ -54,10 +56,41 @@ impl<'a> Guard<'a> {
     }
 
     /// Notes that the row with this key was taken out of the table.
-    pub(crate) fn take_out(&mut self, key: &[Value]) {
-        if self.is_constrained {
-            self.touched.gone.insert(self.table.life_key(key));
+    pub(crate) fn take_out(&mut self, key: &[Value]) -> rusqlite::Result<()> {
+        let place = self.table.life_key(key);
+        if self.has_masked {
+            masks::remove(self.conn, self.table.id, &place)?;
         }
+        if self.is_constrained {
+            self.touched.gone.insert(place);
+        }
+        Ok(())
+    }
+
+    /// Returns what a cell of a shown row holds, where it shows NULL for want of a parent.
+    pub(crate) fn kept(&self, key: &[Value], column: &Column) -> rusqlite::Result<Option<Value>> {
+        if !self.has_masked {
+            return Ok(None);
+        }
+        let place = self.table.life_key(key);
+        let mut kept = masks::at(self.conn, self.table.id, &place)?;
+        Ok(kept.remove(&column.lane))
+    }
+
+    /// Notes that cells of a shown row were written, and what they kept counts no more.
+    pub(crate) fn overwrite(
+        &mut self,
+        key: &[Value],
+        columns: impl Iterator<Item = usize>,
+    ) -> rusqlite::Result<()> {
+        self.rewrite_key(key);
+        if self.has_masked {
+            let place = self.table.life_key(key);
+            let lanes: Vec<i64> = columns.map(|at| self.table.columns[at].lane).collect();
+            let named = (self.table.id, &place);
+            masks::end(self.conn, named, |lane| lanes.contains(&lane))?;
+        }
+        Ok(())
     }
 
     /// Returns what was written.
@@ -111,8 +144,9 @@ impl<'a> Guard<'a> {
     /// Parks a row that is shown, and returns its place.
     pub(crate) fn hide(&mut self, key: &[Value]) -> rusqlite::Result<Option<RowKey>> {
         self.has_parked = true;
-        self.take_out(key);
-        hide(self.conn, self.table, key)
+        let hidden = hide(self.conn, self.table, key);
+        self.take_out(key)?;
+        hidden
     }
 
     /// Writes cells of a parked row.

@@ -33,7 +33,7 @@ pub(super) fn note(
     let set = "UPDATE syncline_parked_rows SET broken = ?3, reason = ?4, winner_table_id = ?5,
         winner = ?6, winner_json = ?7, since = ?8, key_json = ?9, row_json = ?10
         WHERE table_id = ?1 AND place = ?2";
-    let json = |key: &[Value]| object(table.key_columns.iter().zip(key.to_vec()));
+    let json = |key: &[Value]| key_json(table, key);
     let winner_json = winner.as_ref().map(|place| json(&store::unpacked(place)));
     let reason = match &winner_json {
         Some(winner) => format!("the row {winner} {}", ground.reason),
@@ -52,6 +52,11 @@ pub(super) fn note(
         row_json(table, &row),
     ])?;
     Ok(())
+}
+
+/// Returns a row's key as a JSON object.
+pub(super) fn key_json(table: &Table, key: &[Value]) -> String {
+    object(table.key_columns.iter().zip(key.to_vec()))
 }
 
 fn row_json(table: &Table, row: &ParkedRow) -> String {

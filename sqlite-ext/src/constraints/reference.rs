@@ -21,6 +21,8 @@ pub(super) struct Reference {
     pub(super) key: ForeignKey,
     /// The unique index that is referred to; `None` for the primary key.
     pub(super) index: Option<UniqueIndex>,
+    /// Whether the parent is settled together with the child.
+    pub(super) is_inner: bool,
 }
 
 /// Which rows of the child are asked for.
@@ -38,6 +40,7 @@ impl Reference {
         conn: &Connection,
         bond: &Bond,
         (child, parent): (Rc<Table>, Rc<Table>),
+        is_inner: bool,
     ) -> rusqlite::Result<Self> {
         let index = match &bond.key.unique {
             None => None,
@@ -51,7 +54,25 @@ impl Reference {
             parent,
             key: bond.key.clone(),
             index,
+            is_inner,
         })
+    }
+
+    /// Returns the lanes of the columns that refer; of a key that sets NULL none is in the primary
+    /// key.
+    pub(super) fn lanes(&self) -> Vec<i64> {
+        let lane = |name: &String| {
+            let mut columns = self.child.columns.iter();
+            let found = columns.find(|column| column.name.eq_ignore_ascii_case(name));
+            found.map(|column| column.lane)
+        };
+        self.key.columns.iter().filter_map(lane).collect()
+    }
+
+    /// Whether NULL is shown for what it refers to before the contest: where it leads out of the
+    /// tables that are settled together.
+    pub(super) fn is_masked_early(&self) -> bool {
+        !self.hides() && !self.is_inner
     }
 
     /// Whether a row without its parent is kept out of sight.
@@ -66,6 +87,16 @@ impl Reference {
         conn: &Connection,
         key: &[Value],
     ) -> rusqlite::Result<Option<Vec<Value>>> {
+        let cells = self.cells(conn, key)?;
+        Ok(cells.filter(|values| !values.contains(&Value::Null)))
+    }
+
+    /// Returns what stands in the columns that refer; `None` if the row is not there.
+    pub(super) fn cells(
+        &self,
+        conn: &Connection,
+        key: &[Value],
+    ) -> rusqlite::Result<Option<Vec<Value>>> {
         let fields = list(self.key.columns.iter().map(|column| quoted(column)), ", ");
         let (name, condition) = (self.child.quoted(), self.child.key_condition(1));
         let select = format!("SELECT {fields} FROM main.{name} WHERE {condition}");
@@ -74,8 +105,7 @@ impl Reference {
         let Some(row) = rows.next()? else {
             return Ok(None);
         };
-        let values = key_from(row, 0, self.key.columns.len())?;
-        Ok((!values.contains(&Value::Null)).then_some(values))
+        key_from(row, 0, self.key.columns.len()).map(Some)
     }
 
     /// Returns what a row refers to in one form for all that SQLite calls equal to it.

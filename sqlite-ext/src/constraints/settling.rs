@@ -5,6 +5,7 @@
 //! for among all rows that take part, then among those that won: [`Basis`].
 
 mod closure;
+mod masking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -56,6 +57,10 @@ pub(super) struct Settling<'a, 'c: 'a> {
     leaning: BTreeSet<Place>,
     /// Barred rows of which a parent was barred.
     unexplained: BTreeSet<Place>,
+    /// Shown rows of which a reference may have to show NULL, or its value again.
+    unsure: BTreeSet<(usize, RowKey)>,
+    /// Parked rows that would show something else in such a reference.
+    stale: BTreeSet<Place>,
 }
 
 /// What became of a component.
@@ -86,6 +91,8 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
             raised: BTreeSet::new(),
             leaning: BTreeSet::new(),
             unexplained: BTreeSet::new(),
+            unsure: BTreeSet::new(),
+            stale: BTreeSet::new(),
         }
     }
 
@@ -97,11 +104,16 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
         }
         self.recall()?;
         self.enter()?;
+        self.unmask_whole()?;
+        self.mask_early(changed)?;
+        self.look_below_all_hidden()?;
         let touched = self.changed.clone();
-        self.look_at_children(&touched)?;
+        self.look_at_written(&touched)?;
         for (at, reference) in self.references.iter().enumerate() {
             let parent = reference.parent.id;
-            if let Some(rows) = touched.get(&parent).or_else(|| changed.get(&parent)) {
+            if !reference.is_masked_early()
+                && let Some(rows) = touched.get(&parent).or_else(|| changed.get(&parent))
+            {
                 self.look_below(at, rows)?;
             }
         }
@@ -111,6 +123,7 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
         self.contest()?;
         if self.component.is_cyclic {
             self.close_outcome()?;
+            self.mask(|reference| !reference.hides())?;
         }
         Ok(self.finish())
     }
@@ -160,10 +173,6 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
         Ok(self.stages.get_mut(&table_id))
     }
 
-    fn is_inner(&self, reference: &Reference) -> bool {
-        self.component.members.contains(&reference.parent.id)
-    }
-
     fn contest(&mut self) -> rusqlite::Result<()> {
         for id in &self.component.members {
             let Some(table) = self.tables.get(id) else {
@@ -202,19 +211,12 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
         };
         let moved: Vec<_> = self.stages.iter().map(moved).collect();
         for (hidden, shown) in moved {
-            self.queue.extend(shown);
             for (id, place) in hidden {
-                for (at, reference) in self.references.iter().enumerate() {
-                    if reference.parent.id != id {
-                        continue;
-                    }
-                    match &reference.index {
-                        None => self.look_at(at, &store::unpacked(&place))?,
-                        Some(_) => {
-                            self.scans.insert(at);
-                        }
-                    }
-                }
+                self.look_below_hidden(id, &place)?;
+            }
+            for (id, place) in shown {
+                self.look_around_shown(id, &place)?;
+                self.queue.insert((id, place));
             }
         }
         self.close(Basis::Outcome)

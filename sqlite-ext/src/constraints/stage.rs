@@ -1,13 +1,16 @@
 //! One table's rows between the table and the store: the contest for unique values, and both ways.
 
+mod masking;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, Error, params_from_iter};
 use syncline_crdt::{Arena, Claim, Stamp, Value, settle_claims};
 
 use super::checks;
 use super::listing::{self, Ground};
+use super::masks;
 use super::reference::Reference;
 use super::scratch::{self, Scratch};
 use super::store::{self, ParkedRow, Standing};
@@ -17,6 +20,9 @@ use crate::rows;
 use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table};
 use crate::value::Bound;
+
+/// The label of a constraint, and the form of what a row claims or refers to by it.
+type Labelled = (String, Vec<u8>);
 
 /// One table's rows.
 pub(super) struct Stage<'a> {
@@ -74,27 +80,46 @@ impl<'a> Stage<'a> {
         let (conn, table) = (self.conn, self.table);
         store::drop_claims(conn, table.id, place)?;
         if let Err(error) = self.fill(&mut row) {
-            store::set_standing(conn, table.id, place, Standing::Unfit)?;
-            let claim = self.claim(place, place)?;
-            let broken = checks::broken(&error);
-            let reason = match &broken {
-                Some(_) => "what was written to it on several devices breaks it".to_owned(),
-                None => format!("the table does not admit it: {error}"),
-            };
-            let ground = Ground {
-                broken: broken.as_deref().unwrap_or_default(),
-                reason,
-                winner: None,
-            };
-            return listing::note(conn, table, place, &ground, claim.stamp());
+            return self.note_unfit(place, &error);
+        }
+        store::put(conn, table, &row)?;
+        // What it refers to is what it keeps, and what it holds is what it would show.
+        let mut claims = self.references_of(self.copy(), &row.key)?;
+        if !self.mask_row(&mut row)?.is_empty()
+            && let Err(error) = self.fill(&mut row)
+        {
+            self.add_claims(place, &claims)?;
+            return self.note_unfit(place, &error);
         }
         if store::standing(conn, table.id, place)? == Some(Standing::Unfit) {
             store::set_standing(conn, table.id, place, Standing::Contends)?;
         }
-        store::put(conn, table, &row)?;
-        let scratch = self.scratch.as_ref().expect("a row was put into it");
-        let claims = self.claims(&scratch.conn, &row.key)?;
+        claims.extend(self.holdings_of(self.copy(), &row.key)?);
         self.add_claims(place, &claims)
+    }
+
+    /// Notes that the table does not admit a row as it is.
+    fn note_unfit(&self, place: &RowKey, error: &Error) -> rusqlite::Result<()> {
+        let (conn, table) = (self.conn, self.table);
+        store::set_standing(conn, table.id, place, Standing::Unfit)?;
+        let claim = self.claim(place, place)?;
+        let broken = checks::broken(error);
+        let reason = match &broken {
+            Some(_) => "what was written to it on several devices breaks it".to_owned(),
+            None => format!("the table does not admit it: {error}"),
+        };
+        let ground = Ground {
+            broken: broken.as_deref().unwrap_or_default(),
+            reason,
+            winner: None,
+        };
+        listing::note(conn, table, place, &ground, claim.stamp())
+    }
+
+    /// Returns the copy of the table, after a row was put into it.
+    fn copy(&self) -> &Connection {
+        let scratch = self.scratch.as_ref();
+        &scratch.expect("a row was put into it").conn
     }
 
     /// Makes a parked row the only one of the copy, and completes it.
@@ -106,22 +131,28 @@ impl<'a> Stage<'a> {
         self.scratch.insert(scratch).fill(self.table, row)
     }
 
-    /// Returns what a row claims and refers to: labels and forms. `at` is open on the table or on
-    /// its copy.
-    fn claims(&self, at: &Connection, key: &[Value]) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
-        let mut claims = Vec::new();
+    /// Returns what a row holds under the unique indices: labels and forms. `at` is open on the table
+    /// or on its copy.
+    fn holdings_of(&self, at: &Connection, key: &[Value]) -> rusqlite::Result<Vec<Labelled>> {
+        let mut found = Vec::new();
         for index in &self.indices {
             if let Some(tuple) = index.tuple(at, self.table, key)? {
-                claims.push((index.label.clone(), index.form(&tuple)));
+                found.push((index.label.clone(), index.form(&tuple)));
             }
         }
+        Ok(found)
+    }
+
+    /// Returns what a row refers to, in the same way.
+    fn references_of(&self, at: &Connection, key: &[Value]) -> rusqlite::Result<Vec<Labelled>> {
+        let mut found = Vec::new();
         for reference in &self.references {
             if let Some(values) = reference.values(at, key)? {
                 let form = reference.form(self.conn, &values)?;
-                claims.push((reference.key.label.clone(), form));
+                found.push((reference.key.label.clone(), form));
             }
         }
-        Ok(claims)
+        Ok(found)
     }
 
     fn add_claims(&self, place: &RowKey, claims: &[(String, Vec<u8>)]) -> rusqlite::Result<()> {
@@ -238,15 +269,20 @@ impl<'a> Stage<'a> {
     /// Takes a shown row out of the table and keeps it as a parked one.
     fn hide(&mut self, place: &RowKey) -> rusqlite::Result<()> {
         let key = store::unpacked(place);
-        let claims = self.claims(self.conn, &key)?;
+        let mut claims = self.holdings_of(self.conn, &key)?;
+        claims.extend(self.references_of(self.conn, &key)?);
         hide(self.conn, self.table, &key)?;
         self.hidden.insert(place.clone());
+        if self.references.iter().any(|reference| !reference.hides()) {
+            // What it keeps is not seen in the table.
+            return self.enter(&BTreeSet::from([place.clone()]));
+        }
         self.add_claims(place, &claims)
     }
 }
 
 impl Arena for Stage<'_> {
-    type Error = rusqlite::Error;
+    type Error = Error;
 
     fn shown_rivals(&mut self, claim: &Claim) -> rusqlite::Result<Vec<Claim>> {
         let place = self.place_of(claim);
@@ -256,6 +292,7 @@ impl Arena for Stage<'_> {
         let Some(mut row) = store::at(self.conn, self.table.id, &place)? else {
             return Ok(vec![]);
         };
+        self.mask_row(&mut row)?;
         self.fill(&mut row)?;
         let scratch = self.scratch.as_ref().expect("a row was put into it");
         let mut found: BTreeMap<RowKey, (usize, Option<i64>)> = BTreeMap::new();
@@ -291,7 +328,12 @@ impl Arena for Stage<'_> {
 
     fn show(&mut self, claim: &Claim) -> rusqlite::Result<()> {
         let place = self.place_of(claim);
-        show(self.conn, self.table, &place)?;
+        let Some(mut row) = store::at(self.conn, self.table.id, &place)? else {
+            return Ok(());
+        };
+        let masks = self.mask_row(&mut row)?;
+        show(self.conn, self.table, &place, &row)?;
+        self.keep(&place, &masks)?;
         self.shown.insert(place);
         Ok(())
     }
@@ -335,7 +377,12 @@ pub(crate) fn hide(
         });
         Ok(())
     })?;
-    let Some(row) = row else { return Ok(None) };
+    let Some(mut row) = row else {
+        return Ok(None);
+    };
+    let masked_at = store::place(table, &row.key);
+    row.cells.extend(masks::at(conn, table.id, &masked_at)?);
+    masks::remove(conn, table.id, &masked_at)?;
     let (name, condition) = (table.quoted(), table.key_condition(1));
     conn.prepare_cached(&format!("DELETE FROM main.{name} WHERE {condition}"))?
         .execute(params_from_iter(row.key.iter().map(Bound)))?;
@@ -344,12 +391,9 @@ pub(crate) fn hide(
     Ok(Some(place))
 }
 
-/// Moves a parked row with its clocks to the table.
-pub(super) fn show(conn: &Connection, table: &Table, place: &RowKey) -> rusqlite::Result<()> {
-    let Some(row) = store::at(conn, table.id, place)? else {
-        return Ok(());
-    };
-    scratch::insert(conn, table, &row)?;
+/// Moves a parked row with its clocks to the table, where it looks like `row`.
+fn show(conn: &Connection, table: &Table, place: &RowKey, row: &ParkedRow) -> rusqlite::Result<()> {
+    scratch::insert(conn, table, row)?;
     store::remove(conn, table.id, place)?;
     if table.kind == KeyKind::Rowid {
         let rowid = RowKey::Rowid(conn.last_insert_rowid());

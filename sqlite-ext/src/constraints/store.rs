@@ -13,7 +13,7 @@ use syncline_crdt::{Value, pack_key, unpack_key};
 use crate::clocks::{self, Lane, ROW};
 use crate::table::{Column, KeyKind, RowKey, Table};
 
-/// The tables and the view that hold and list parked rows.
+/// The tables and the view that hold and list parked rows and masked cells.
 pub(crate) const TABLES: &str = "
     CREATE TABLE syncline_parked_rows(
         table_id INTEGER NOT NULL,
@@ -49,19 +49,39 @@ pub(crate) const TABLES: &str = "
         PRIMARY KEY(table_id, label)
     ) WITHOUT ROWID;
     CREATE INDEX syncline_foreign_keys_by_parent ON syncline_foreign_keys(parent_id);
+    CREATE TABLE syncline_masks(
+        table_id INTEGER NOT NULL,
+        place NOT NULL,
+        label TEXT NOT NULL,
+        form BLOB NOT NULL,
+        cells BLOB NOT NULL,
+        key_json TEXT NOT NULL,
+        row_json TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        PRIMARY KEY(table_id, place, label)
+    ) WITHOUT ROWID;
+    CREATE INDEX syncline_masks_by_form ON syncline_masks(table_id, label, form);
     CREATE VIEW syncline_conflicts AS
         SELECT t.name AS table_name, p.key_json AS key, p.row_json AS row,
             p.broken AS constraint_name, p.reason, w.name AS winner_table, p.winner_json AS winner,
             strftime('%Y-%m-%dT%H:%M:%fZ', 1704067200 + (p.since >> 12) / 1000.0, 'unixepoch')
-                AS since
+                AS since,
+            'parked' AS state
         FROM syncline_parked_rows AS p
         JOIN syncline_tables AS t ON t.id = p.table_id
-        LEFT JOIN syncline_tables AS w ON w.id = p.winner_table_id;
+        LEFT JOIN syncline_tables AS w ON w.id = p.winner_table_id
+        UNION ALL
+        SELECT t.name, m.key_json, m.row_json, m.label, m.reason, NULL, NULL,
+            strftime('%Y-%m-%dT%H:%M:%fZ', 1704067200 + (m.since >> 12) / 1000.0, 'unixepoch'),
+            'masked'
+        FROM syncline_masks AS m
+        JOIN syncline_tables AS t ON t.id = m.table_id;
 ";
 
 /// Takes them away.
 pub(crate) const DROP: &str = "DROP VIEW syncline_conflicts; DROP TABLE syncline_parked_claims;
-    DROP TABLE syncline_parked_rows; DROP TABLE syncline_foreign_keys;";
+    DROP TABLE syncline_parked_rows; DROP TABLE syncline_masks; DROP TABLE syncline_foreign_keys;";
 
 /// How far a parked row came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,40 +137,44 @@ impl ParkedRow {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let unpack = |bytes: Vec<u8>| unpack_key(&bytes).expect("parked rows were packed here");
         let packed: Vec<u8> = row.get("cells")?;
-        let mut cells = BTreeMap::new();
-        let mut pairs = unpacked_cells(&packed).into_iter();
-        while let (Some(lane), Some(value)) = (pairs.next(), pairs.next()) {
-            if let Value::Integer(lane) = lane {
-                cells.insert(lane, value);
-            }
-        }
         Ok(ParkedRow {
             key: unpack(row.get("key")?),
-            cells,
+            cells: unpacked_cells(&packed),
         })
-    }
-
-    /// Returns the cells as they are stored: lane and value by turns, in packs of what a pack can
-    /// count, each after its length.
-    fn packed_cells(&self) -> Vec<u8> {
-        let pairs = self.cells.iter();
-        let flat = pairs.flat_map(|(lane, value)| [Value::Integer(*lane), value.clone()]);
-        let flat: Vec<Value> = flat.collect();
-        let mut bytes = Vec::new();
-        for pack in flat.chunks(PACK_VALUES) {
-            let pack = pack_key(pack);
-            bytes.extend_from_slice(&(pack.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(&pack);
-        }
-        bytes
     }
 }
 
 /// How many values lie in one pack: an even number that a byte can count.
 const PACK_VALUES: usize = 254;
 
-/// Returns the values of a row's packs, as [`ParkedRow::packed_cells`] stored them.
-fn unpacked_cells(bytes: &[u8]) -> Vec<Value> {
+/// Returns cells by lane as they are stored: lane and value by turns, in packs of what a pack can
+/// count, each after its length.
+pub(super) fn packed_cells(cells: &BTreeMap<i64, Value>) -> Vec<u8> {
+    let pairs = cells.iter();
+    let flat = pairs.flat_map(|(lane, value)| [Value::Integer(*lane), value.clone()]);
+    let flat: Vec<Value> = flat.collect();
+    let mut bytes = Vec::new();
+    for pack in flat.chunks(PACK_VALUES) {
+        let pack = pack_key(pack);
+        bytes.extend_from_slice(&(pack.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&pack);
+    }
+    bytes
+}
+
+/// Returns the cells that [`packed_cells`] stored.
+pub(super) fn unpacked_cells(bytes: &[u8]) -> BTreeMap<i64, Value> {
+    let mut cells = BTreeMap::new();
+    let mut pairs = unpacked_values(bytes).into_iter();
+    while let (Some(lane), Some(value)) = (pairs.next(), pairs.next()) {
+        if let Value::Integer(lane) = lane {
+            cells.insert(lane, value);
+        }
+    }
+    cells
+}
+
+fn unpacked_values(bytes: &[u8]) -> Vec<Value> {
     let mut values = Vec::new();
     let mut rest = bytes;
     while let Some((length, packs)) = rest.split_first_chunk::<8>() {
@@ -298,7 +322,7 @@ pub(crate) fn put(conn: &Connection, table: &Table, row: &ParkedRow) -> rusqlite
         table.id,
         place,
         pack_key(&row.key),
-        row.packed_cells()
+        packed_cells(&row.cells)
     ])?;
     Ok(place)
 }

@@ -2,15 +2,20 @@
 
 use super::*;
 
-const CONFLICTS: &str = "SELECT table_name, key, row, constraint_name, reason, winner, since
+pub(super) const CONFLICTS: &str =
+    "SELECT table_name, key, row, constraint_name, reason, winner, since
     FROM syncline_conflicts ORDER BY table_name, key";
-const KEYS: &str = "SELECT table_name || key FROM syncline_conflicts ORDER BY 1";
+pub(super) const KEYS: &str = "SELECT table_name || key FROM syncline_conflicts ORDER BY 1";
 
 /// A plain program's connection, which does not enforce foreign keys unless it is told to.
-const PLAIN: &str = "PRAGMA foreign_keys = OFF;";
+pub(super) const PLAIN: &str = "PRAGMA foreign_keys = OFF;";
 
 /// Starts replicas from one that has run `start`.
-fn replicas<const COUNT: usize>(schema: &str, tables: &[&str], start: &str) -> [Replica; COUNT] {
+pub(super) fn replicas<const COUNT: usize>(
+    schema: &str,
+    tables: &[&str],
+    start: &str,
+) -> [Replica; COUNT] {
     let mut first = replica(&format!("{PLAIN} {schema}"), tables);
     first.run(start);
     let mut all = Vec::new();
@@ -26,7 +31,7 @@ fn replicas<const COUNT: usize>(schema: &str, tables: &[&str], start: &str) -> [
 
 /// Exchanges everything, and checks that all replicas show the same and keep their constraints.
 #[track_caller]
-fn settle(replicas: &mut [Replica], tables: &[&str]) {
+pub(super) fn settle(replicas: &mut [Replica], tables: &[&str]) {
     converge(replicas);
     for replica in &*replicas {
         for table in tables {
@@ -42,14 +47,14 @@ fn settle(replicas: &mut [Replica], tables: &[&str]) {
 
 impl Replica {
     /// Runs statements a second later.
-    fn later(&mut self, sql: &str) -> &mut Self {
+    pub(super) fn later(&mut self, sql: &str) -> &mut Self {
         self.now += 1_000;
         self.run(sql)
     }
 }
 
 /// A parent `album` and a child `track` of each kind of key, whose ids are texts of digits.
-fn kinds(reference: &str) -> [(&'static str, String); 4] {
+pub(super) fn kinds(reference: &str) -> [(&'static str, String); 4] {
     let schema = |album: &str, track: &str, suffix: &str, index: &str| {
         format!(
             "CREATE TABLE album(id {album} PRIMARY KEY, name TEXT UNIQUE){suffix};
@@ -69,7 +74,7 @@ fn kinds(reference: &str) -> [(&'static str, String); 4] {
     ]
 }
 
-const BOTH: [&str; 2] = ["album", "track"];
+pub(super) const BOTH: [&str; 2] = ["album", "track"];
 
 #[test]
 fn a_row_whose_parent_was_deleted_waits_until_it_is_back() {

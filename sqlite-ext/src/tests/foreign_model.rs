@@ -8,120 +8,14 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod schemas;
+
+use schemas::{Key, Policy, SCHEMAS, Spec};
+
 /// A value and its stamp; the site breaks ties as bytes.
 type Cell = (Option<i64>, (Hlc, [u8; 16]));
 /// The rows of all tables: by table and id, the columns beside the id.
 type Shown = BTreeMap<(usize, i64), Vec<Option<i64>>>;
-
-/// A foreign key: columns of the child, the parent, columns there; 0 is the id.
-struct Key {
-    columns: &'static [usize],
-    parent: usize,
-    parent_columns: &'static [usize],
-}
-
-struct Spec {
-    name: &'static str,
-    /// The columns beside the id, as SQL.
-    sql: &'static str,
-    columns: &'static [&'static str],
-    keys: &'static [Key],
-    /// Columns of each unique index.
-    unique: &'static [&'static [usize]],
-    options: &'static str,
-}
-
-const fn key(columns: &'static [usize], parent: usize, parent_columns: &'static [usize]) -> Key {
-    Key {
-        columns,
-        parent,
-        parent_columns,
-    }
-}
-
-const LAYERS: &[Spec] = &[
-    Spec {
-        name: "p",
-        sql: "u INTEGER, v INTEGER, UNIQUE(u)",
-        columns: &["u", "v"],
-        keys: &[],
-        unique: &[&[1]],
-        options: "",
-    },
-    Spec {
-        name: "c",
-        sql: "p INTEGER REFERENCES p(id) ON DELETE CASCADE ON UPDATE CASCADE, v INTEGER UNIQUE",
-        columns: &["p", "v"],
-        keys: &[key(&[1], 0, &[0])],
-        unique: &[&[2]],
-        options: "",
-    },
-    Spec {
-        name: "d",
-        sql: "c INTEGER REFERENCES c(id), q INTEGER REFERENCES p(u)",
-        columns: &["c", "q"],
-        keys: &[key(&[1], 1, &[0]), key(&[2], 0, &[1])],
-        unique: &[],
-        options: "",
-    },
-];
-
-const TREE: &[Spec] = &[Spec {
-    name: "n",
-    sql: "up INTEGER REFERENCES n(id) DEFERRABLE INITIALLY DEFERRED, name INTEGER UNIQUE",
-    columns: &["up", "name"],
-    keys: &[key(&[1], 0, &[0])],
-    unique: &[&[2]],
-    options: r#"{"foreign_keys":{"up":"cascade"}}"#,
-}];
-
-const CIRCLE: &[Spec] = &[
-    Spec {
-        name: "a",
-        sql: "b INTEGER REFERENCES b(id), k INTEGER UNIQUE",
-        columns: &["b", "k"],
-        keys: &[key(&[1], 1, &[0])],
-        unique: &[&[2]],
-        options: "",
-    },
-    Spec {
-        name: "b",
-        sql: "a INTEGER REFERENCES a(k), n INTEGER UNIQUE",
-        columns: &["a", "n"],
-        keys: &[key(&[1], 0, &[2])],
-        unique: &[&[2]],
-        options: "",
-    },
-    Spec {
-        name: "leaf",
-        sql: "a INTEGER REFERENCES a(id) ON DELETE CASCADE, v INTEGER",
-        columns: &["a", "v"],
-        keys: &[key(&[1], 0, &[0])],
-        unique: &[],
-        options: "",
-    },
-];
-
-const COMPOSITE: &[Spec] = &[
-    Spec {
-        name: "p",
-        sql: "g INTEGER, UNIQUE(g, id)",
-        columns: &["g"],
-        keys: &[],
-        unique: &[],
-        options: "",
-    },
-    Spec {
-        name: "c",
-        sql: "g INTEGER, p INTEGER, u INTEGER UNIQUE, FOREIGN KEY(p, g) REFERENCES p(id, g)",
-        columns: &["g", "p", "u"],
-        keys: &[key(&[2, 1], 0, &[0, 1])],
-        unique: &[&[3]],
-        options: "",
-    },
-];
-
-const SCHEMAS: [&[Spec]; 4] = [LAYERS, TREE, CIRCLE, COMPOSITE];
 
 /// A row that was ever heard of; odd lives are alive.
 #[derive(Clone, Debug)]
@@ -232,6 +126,9 @@ impl Model {
 
     fn settle(&self, members: &BTreeSet<usize>, shown: &mut Shown) {
         let mut taking_part = self.alive(members);
+        set_null(self.schema, &mut taking_part, shown, |key| {
+            !members.contains(&key.parent)
+        });
         close(self.schema, &mut taking_part, shown);
         let mut order: Vec<_> = taking_part.keys().copied().collect();
         order.sort_by_key(|key| {
@@ -255,7 +152,25 @@ impl Model {
             }
         }
         close(self.schema, &mut won, shown);
+        let all = won.clone();
+        set_null(self.schema, &mut won, &all, |key| {
+            members.contains(&key.parent)
+        });
         shown.append(&mut won);
+    }
+
+    /// Returns the columns that show something else than was written to them, by table and id.
+    fn masked(&self, shown: &Shown) -> BTreeSet<(usize, i64, usize, i64)> {
+        let mut masked = BTreeSet::new();
+        for ((table, id), values) in shown {
+            let cells = &self.rows[&(*table, *id)].cells;
+            for (column, (value, cell)) in values.iter().zip(cells).enumerate() {
+                if let Some(kept) = cell.0.filter(|_| value.is_none()) {
+                    masked.insert((*table, *id, column, kept));
+                }
+            }
+        }
+        masked
     }
 }
 
@@ -289,11 +204,28 @@ fn close(schema: &[Spec], rows: &mut Shown, outside: &Shown) {
     loop {
         let lost = rows.iter().find(|(at, values)| {
             let mut keys = schema[at.0].keys.iter();
-            keys.any(|key| !is_held(key, (**at, values), [rows, outside]))
+            keys.any(|key| {
+                key.policy == Policy::Hide && !is_held(key, (**at, values), [rows, outside])
+            })
         });
         let Some((lost, _)) = lost else { return };
         let lost = *lost;
         rows.remove(&lost);
+    }
+}
+
+/// Sets references to NULL where the parent is not among some rows.
+fn set_null(schema: &[Spec], rows: &mut Shown, among: &Shown, is_asked: impl Fn(&Key) -> bool) {
+    for (at, values) in rows {
+        for key in schema[at.0].keys {
+            if key.policy == Policy::SetNull
+                && is_asked(key)
+                && !is_held(key, (*at, values), [among, among])
+            {
+                let columns = key.columns.iter();
+                columns.for_each(|column| values[*column - 1] = None);
+            }
+        }
     }
 }
 
@@ -399,6 +331,24 @@ impl Pair {
         }
     }
 
+    /// Returns what a query gives, of which the first column names a table.
+    fn listed<T: Ord>(
+        &self,
+        select: &str,
+        read: impl Fn(usize, &rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> BTreeSet<T> {
+        let conn = &self.replica.conn;
+        let mut statement = conn.prepare(select).expect("the view is there");
+        let listed = statement.query_map([], |row| {
+            let name: String = row.get(0)?;
+            let mut tables = self.model.schema.iter();
+            let table = tables.position(|spec| spec.name == name);
+            read(table.expect("a table of ours"), row)
+        });
+        let listed = listed.expect("rows").collect::<Result<_, _>>();
+        listed.expect("rows as they are listed")
+    }
+
     #[track_caller]
     fn check(&self) {
         let shown = self.model.shown();
@@ -407,25 +357,19 @@ impl Pair {
         let parked = self.model.alive(&all).into_keys();
         let parked = parked.filter(|key| !shown.contains_key(key));
         let parked: BTreeSet<(usize, i64)> = parked.collect();
-        let listed = "SELECT table_name, key ->> 'id' FROM syncline_conflicts";
-        let mut statement = self
-            .replica
-            .conn
-            .prepare(listed)
-            .expect("the view is there");
-        let listed = statement.query_map([], |row| {
-            let name: String = row.get(0)?;
-            let mut tables = self.model.schema.iter();
-            let table = tables
-                .position(|spec| spec.name == name)
-                .expect("a table of ours");
-            Ok((table, row.get(1)?))
-        });
-        let listed: BTreeSet<_> = listed
-            .expect("rows")
-            .collect::<Result<_, _>>()
-            .expect("keys");
+        let listed = "SELECT table_name, key ->> 'id' FROM syncline_conflicts
+            WHERE state = 'parked'";
+        let listed = self.listed(listed, |table, row| Ok((table, row.get(1)?)));
         assert_eq!(listed, parked, "parked");
+        let masked = "SELECT c.table_name, c.key ->> 'id', cell.key, cell.value
+            FROM syncline_conflicts AS c, json_each(c.row) AS cell WHERE c.state = 'masked'";
+        let masked = self.listed(masked, |table, row| {
+            let name: String = row.get(2)?;
+            let mut columns = self.model.schema[table].columns.iter();
+            let column = columns.position(|column| *column == name);
+            Ok((table, row.get(1)?, column.expect("a column"), row.get(3)?))
+        });
+        assert_eq!(masked, self.model.masked(&shown), "masked");
         assert_eq!(self.replica.rows("PRAGMA foreign_key_check"), [""; 0]);
     }
 }

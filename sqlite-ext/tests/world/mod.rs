@@ -261,7 +261,8 @@ impl World {
 
     /// Returns the tokens of the rows that are not shown.
     fn parked(&self, at: usize) -> BTreeSet<String> {
-        let rows = "SELECT json_extract(row, '$.token') FROM syncline_conflicts";
+        let rows = "SELECT json_extract(row, '$.token') FROM syncline_conflicts
+            WHERE state = 'parked'";
         self.texts(at, rows).into_iter().collect()
     }
 

@@ -277,9 +277,10 @@ impl<'a> Merging<'a> {
                 }
                 done => done?,
             };
-            self.guard.rewrite_key(&values[..key_count]);
             self.changed_count += 1;
             let columns: Vec<usize> = winners.iter().map(|at| cells.columns[*at].1).collect();
+            self.guard
+                .overwrite(&values[..key_count], columns.iter().copied())?;
             changed.note(&known, at, place, &columns);
         }
         drop(updates);

@@ -7,6 +7,7 @@ use syncline_crdt::Value;
 
 use super::super::Rows;
 use super::super::listing::{self, Ground};
+use super::super::masks;
 use super::super::reference::{Reference, Within};
 use super::super::store::{self, Standing};
 use super::{Basis, Place, Settling};
@@ -19,29 +20,15 @@ const WOKEN_ONE_BY_ONE_MAX: usize = 1_000;
 
 impl<'a, 'c: 'a> Settling<'a, 'c> {
     /// Looks at the rows that were written themselves.
-    pub(super) fn look_at_children(
+    pub(super) fn look_at_written(
         &mut self,
         touched: &BTreeMap<i64, Rows>,
     ) -> rusqlite::Result<()> {
         for (at, reference) in self.references.iter().enumerate() {
-            let child = reference.child.id;
-            let Some(rows) = touched.get(&child) else {
-                continue;
-            };
-            if rows.is_whole {
-                self.scans.insert(at);
-            }
-            let (runs, single) = rows.spans();
-            for (first, last) in runs {
-                let orphans = reference.orphans(self.conn, Within::Rowids(first, last))?;
-                self.queue
-                    .extend(orphans.into_iter().map(|place| (child, place)));
-            }
-            for place in single {
-                let key = store::unpacked(place);
-                let orphans = reference.orphans(self.conn, Within::Key(&key))?;
-                self.queue
-                    .extend(orphans.into_iter().map(|place| (child, place)));
+            if !reference.is_masked_early()
+                && let Some(rows) = touched.get(&reference.child.id)
+            {
+                self.look_at_children(at, rows)?;
             }
         }
         for (child, rows) in touched {
@@ -57,13 +44,47 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
         Ok(())
     }
 
+    /// Looks at the shown ones of a reference's rows that were written.
+    pub(super) fn look_at_children(&mut self, at: usize, rows: &Rows) -> rusqlite::Result<()> {
+        let reference = &self.references[at];
+        if rows.is_whole {
+            self.scans.insert(at);
+        }
+        let (runs, single) = rows.spans();
+        for (first, last) in runs {
+            let orphans = reference.orphans(self.conn, Within::Rowids(first, last))?;
+            self.look(at, orphans);
+        }
+        for place in single {
+            let key = store::unpacked(place);
+            self.look(at, reference.orphans(self.conn, Within::Key(&key))?);
+        }
+        if !reference.hides() {
+            self.look_at_masked(at, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at shown rows of a reference.
+    pub(super) fn look(&mut self, at: usize, places: Vec<RowKey>) {
+        let reference = &self.references[at];
+        if reference.hides() {
+            let child = reference.child.id;
+            self.queue
+                .extend(places.into_iter().map(|place| (child, place)));
+        } else {
+            self.unsure
+                .extend(places.into_iter().map(|place| (at, place)));
+        }
+    }
+
     /// Looks at the rows that refer to rows which came, went or changed.
     pub(super) fn look_below(&mut self, at: usize, rows: &Rows) -> rusqlite::Result<()> {
         let reference = &self.references[at];
         let (child, parent) = (reference.child.id, reference.parent.id);
-        if rows.is_whole
-            || (reference.index.is_some() && (rows.is_rewritten || !rows.gone.is_empty()))
-        {
+        // What a row was called that has another value is not known.
+        let is_unknown = reference.index.is_some() && (rows.is_rewritten || !rows.gone.is_empty());
+        if rows.is_whole || is_unknown {
             self.scans.insert(at);
         }
         for place in &rows.gone {
@@ -75,15 +96,18 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
                 self.look_at(at, &key)?;
             }
         }
-        if !store::any(self.conn, child)? {
+        let has_masked = !reference.hides() && masks::any(self.conn, child)?;
+        if !has_masked && !store::any(self.conn, child)? {
             return Ok(());
         }
         let is_many =
             rows.is_whole || !rows.runs.is_empty() || rows.places.len() > WOKEN_ONE_BY_ONE_MAX;
-        // What a row was called that has another value is not known.
-        if is_many || (reference.index.is_some() && (rows.is_rewritten || !rows.gone.is_empty())) {
+        if is_many || is_unknown {
             for place in store::places(self.conn, child)? {
-                self.wake((child, place))?;
+                self.wake_for(at, place)?;
+            }
+            if has_masked {
+                self.look(at, masks::places(self.conn, child)?);
             }
             return Ok(());
         }
@@ -100,24 +124,57 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
     }
 
     /// Looks at the shown rows that refer to a key of the parent.
-    pub(super) fn look_at(&mut self, at: usize, key: &[Value]) -> rusqlite::Result<()> {
+    fn look_at(&mut self, at: usize, key: &[Value]) -> rusqlite::Result<()> {
         let reference = &self.references[at];
         if !reference.key.is_indexed {
             self.scans.insert(at);
             return Ok(());
         }
-        let child = reference.child.id;
-        let children = reference.children(self.conn, key)?;
-        self.queue
-            .extend(children.into_iter().map(|place| (child, place)));
+        self.look(at, reference.children(self.conn, key)?);
+        Ok(())
+    }
+
+    /// Looks at the rows that refer to one which was parked.
+    pub(super) fn look_below_hidden(
+        &mut self,
+        table_id: i64,
+        place: &RowKey,
+    ) -> rusqlite::Result<()> {
+        for (at, reference) in self.references.iter().enumerate() {
+            if reference.parent.id != table_id {
+                continue;
+            }
+            match &reference.index {
+                None => self.look_at(at, &store::unpacked(place))?,
+                Some(_) => {
+                    self.scans.insert(at);
+                }
+            }
+        }
         Ok(())
     }
 
     fn wake_below(&mut self, at: usize, form: &[u8]) -> rusqlite::Result<()> {
         let reference = &self.references[at];
+        let (child, named) = (reference.child.id, (&reference.key.label[..], form));
+        for (place, _) in store::claimants(self.conn, child, named)? {
+            self.wake_for(at, place)?;
+        }
+        if !reference.hides() {
+            self.look(at, masks::waiting(self.conn, child, named)?);
+        }
+        Ok(())
+    }
+
+    /// Looks at a parked row of which a reference may have its parent, or have it no more.
+    fn wake_for(&mut self, at: usize, place: RowKey) -> rusqlite::Result<()> {
+        let reference = &self.references[at];
         let child = reference.child.id;
-        for (place, _) in store::claimants(self.conn, child, (&reference.key.label, form))? {
-            self.wake((child, place))?;
+        if reference.hides() {
+            return self.wake((child, place));
+        }
+        if reference.is_masked_early() {
+            self.stale.insert((child, place));
         }
         Ok(())
     }
@@ -136,7 +193,7 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
                 continue;
             }
             for reference in self.references {
-                if reference.parent.id != place.0 {
+                if reference.parent.id != place.0 || !reference.hides() {
                     continue;
                 }
                 for form in self.parked_forms(reference, &place.1)? {
@@ -171,14 +228,13 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
             while let Some(place) = self.queue.pop_first() {
                 self.examine(&place, basis)?;
             }
-            let Some(at) = self.scans.pop_first() else {
+            let references = self.references;
+            let hides = |at: &&usize| references[**at].hides();
+            let Some(at) = self.scans.iter().find(hides).copied() else {
                 return Ok(());
             };
-            let reference = &self.references[at];
-            let child = reference.child.id;
-            let orphans = reference.orphans(self.conn, Within::All)?;
-            self.queue
-                .extend(orphans.into_iter().map(|place| (child, place)));
+            self.scans.remove(&at);
+            self.look(at, references[at].orphans(self.conn, Within::All)?);
         }
     }
 
@@ -237,7 +293,7 @@ impl<'a, 'c: 'a> Settling<'a, 'c> {
         if reference.is_shown(self.conn, &lack.values)? {
             return Ok(true);
         }
-        if basis == Basis::Outcome || !self.is_inner(reference) {
+        if basis == Basis::Outcome || !reference.is_inner {
             return Ok(false);
         }
         let parked = reference.parked_parents(self.conn, &lack.form)?;
