@@ -6,7 +6,7 @@ mod side_by_side;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use side_by_side::{COLUMNS, Comparison, Database, Key, NOW, ROWS, Variant, compare, each, insert};
-use side_by_side::{cr_sqlite, with_cr_sqlite};
+use side_by_side::{cr_sqlite, say_what_is_left_out, with_cr_sqlite};
 use syncline_crdt::{Changeset, VersionVector};
 use syncline_sqlite::{export, fold, import_changeset, version_vector};
 
@@ -18,8 +18,9 @@ const DELTA_FROM: [i64; 2] = [100_000, 1_000_000];
 const DELTA_ROWS: i64 = 10;
 
 fn main() {
+    say_what_is_left_out();
     compare("exchange", cases, |comparison| {
-        comparison.print_ratios(&with_cr_sqlite(&VARIANTS[1..]));
+        comparison.print_ratios(Variant::Plain, &with_cr_sqlite(&VARIANTS[1..]));
         print_speeds(comparison);
         [Key::Integer, Key::Uuid].into_iter().for_each(print_bytes);
         print_small_rows();

@@ -83,6 +83,23 @@ pub(crate) enum Variant {
     CrSqlite,
 }
 
+/// What is compared.
+pub(crate) trait Named: Copy {
+    fn name(self) -> &'static str;
+}
+
+impl Named for Variant {
+    fn name(self) -> &'static str {
+        match self {
+            Variant::Plain => "plain",
+            Variant::Trigger => "trigger",
+            Variant::Captured => "captured",
+            Variant::Folded => "folded",
+            Variant::CrSqlite => "cr-sqlite",
+        }
+    }
+}
+
 /// The extension to compare with.
 pub(crate) fn cr_sqlite() -> Option<PathBuf> {
     std::env::var_os("CRSQLITE_PATH").map(PathBuf::from)
@@ -249,7 +266,7 @@ pub(crate) fn each(conn: &Connection, key: Key, rows: impl Iterator<Item = i64>,
 /// What was measured, case by case.
 pub(crate) struct Comparison<'c> {
     group: BenchmarkGroup<'c, CpuTime>,
-    times: BTreeMap<String, BTreeMap<Variant, Vec<Duration>>>,
+    times: BTreeMap<String, BTreeMap<&'static str, Vec<Duration>>>,
 }
 
 impl Comparison<'_> {
@@ -261,22 +278,35 @@ impl Comparison<'_> {
         setup: impl Fn(Variant) -> Database,
         run: impl Fn(&Database),
     ) {
+        self.turns(name, variants, |variant| {
+            let database = setup(variant);
+            let start = CpuTime::now();
+            run(&database);
+            if variant == Variant::Folded {
+                fold(&database.conn, NOW + 1_000).expect("fold");
+            }
+            CpuTime::now() - start
+        });
+    }
+
+    /// Runs one case: in each round all variants in turn. `run` returns how long one took.
+    pub(crate) fn turns<V: Named>(
+        &mut self,
+        name: &str,
+        variants: &[V],
+        run: impl Fn(V) -> Duration,
+    ) {
         let times = self.times.entry(name.to_owned()).or_default();
         self.group.bench_function(name, |bencher| {
             bencher.iter_custom(|rounds| {
-                let mut total = Duration::ZERO;
-                for variant in (0..rounds).flat_map(|_| variants) {
-                    let database = setup(*variant);
-                    let start = CpuTime::now();
-                    run(&database);
-                    if *variant == Variant::Folded {
-                        fold(&database.conn, NOW + 1_000).expect("fold");
-                    }
-                    let took = CpuTime::now() - start;
-                    times.entry(*variant).or_default().push(took);
-                    total += took;
-                }
-                total
+                let turns = (0..rounds).flat_map(|_| variants);
+                turns
+                    .map(|variant| {
+                        let took = run(*variant);
+                        times.entry(variant.name()).or_default().push(took);
+                        took
+                    })
+                    .sum()
             });
         });
     }
@@ -284,7 +314,7 @@ impl Comparison<'_> {
     /// Runs `run` again and again on what `prepare` gives it, which is not timed.
     pub(crate) fn repeat<T>(&mut self, name: &str, prepare: impl Fn() -> T, run: impl Fn(T)) {
         let times = self.times.entry(name.to_owned()).or_default();
-        let times = times.entry(Variant::Folded).or_default();
+        let times = times.entry(Variant::Folded.name()).or_default();
         self.group.bench_function(name, |bencher| {
             bencher.iter_custom(|rounds| {
                 let round = |_| {
@@ -302,30 +332,40 @@ impl Comparison<'_> {
 
     /// Returns the median in seconds; `None` where a filter on the command line leaves the case
     /// out.
-    pub(crate) fn median(&self, case: &str, variant: Variant) -> Option<f64> {
-        let mut times = self.times.get(case)?.get(&variant)?.clone();
+    pub(crate) fn median(&self, case: &str, variant: impl Named) -> Option<f64> {
+        let mut times = self.times.get(case)?.get(variant.name())?.clone();
         times.sort();
         Some(times.get(times.len() / 2)?.as_secs_f64())
     }
 
-    /// Prints a line for each case: what plain SQLite takes and how much more the others.
-    pub(crate) fn print_ratios(&self, columns: &[Variant]) {
-        print!("\n{:<52} {:>8}", "CPU time, ratio to plain SQLite", "plain");
-        columns.iter().for_each(|variant| print!(" {variant:>9?}"));
+    /// Prints a line for each case: what `first` takes, and how many times as much the others.
+    pub(crate) fn print_ratios<V: Named>(&self, first: V, others: &[V]) {
+        let title = format!("CPU time, ratio to {}", first.name());
+        print!("\n{title:<52} {:>11}", first.name());
+        others
+            .iter()
+            .for_each(|other| print!(" {:>11}", other.name()));
         println!();
         for case in self.times.keys() {
-            let Some(plain) = self.median(case, Variant::Plain) else {
+            let Some(seconds) = self.median(case, first) else {
                 continue;
             };
-            print!("{case:<52} {:>5.0} ms", plain * 1e3);
-            for variant in columns {
-                match self.median(case, *variant) {
-                    Some(seconds) => print!(" {:>9.2}", seconds / plain),
-                    None => print!(" {:>9}", "-"),
+            print!("{case:<52} {:>8.2} ms", seconds * 1e3);
+            for other in others {
+                match self.median(case, *other) {
+                    Some(other) => print!(" {:>11.2}", other / seconds),
+                    None => print!(" {:>11}", "-"),
                 }
             }
             println!();
         }
+    }
+}
+
+/// Says that cr-sqlite is not measured, where no file is given.
+pub(crate) fn say_what_is_left_out() {
+    if cr_sqlite().is_none() {
+        println!("CRSQLITE_PATH names no file: cr-sqlite is left out");
     }
 }
 
@@ -335,9 +375,6 @@ pub(crate) fn compare(
     cases: impl FnOnce(&mut Comparison<'_>),
     print: impl FnOnce(&Comparison<'_>),
 ) {
-    if cr_sqlite().is_none() {
-        println!("CRSQLITE_PATH names no file: cr-sqlite is left out");
-    }
     let mut criterion = Criterion::default()
         .with_measurement(CpuTime)
         .sample_size(10)

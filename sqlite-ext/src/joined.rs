@@ -6,30 +6,31 @@
 //! and with which program does not matter.
 //!
 //! `syncline_deltas` has one entry for each cell and site, under the version of what the site added
-//! last. For the policies that keep entries it is the entry itself. The edits of texts and
-//! documents lie in `syncline_histories` as two parts, one that automerge saved and one of edits
-//! that were added since, so that a key that a user presses costs its own size. There the entry
-//! says up to which version the site's edits are saved.
+//! last. For the policies that keep entries it is the entry itself. Texts and documents keep their
+//! edits in `syncline_histories` and `syncline_edits`; there the entry says up to which version the
+//! site's edits lie in the saved whole only.
 //!
 //! Cells are named by the key of the row's causal length, which stays when rowids change; what is
 //! kept of them belongs to the row's life and ends with it.
 
 mod cache;
 mod folding;
+mod histories;
 mod reading;
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 use syncline_crdt::{DeltaError, History, Hlc, Policy, SiteEntries, Stamp, Value};
 
 use crate::shadow::{Sites, version_from, version_to};
 use crate::table::{JoinedColumn, RowKey, Table};
 use crate::value::{Bound, quoted};
 pub(crate) use folding::{Folding, fill};
+pub(crate) use histories::compact;
 pub(crate) use reading::{add_to_digest, changes};
 
-/// The tables that hold joined cells.
-pub(crate) const TABLES: &str = "
+/// The table that holds what sites added.
+const DELTAS: &str = "
     CREATE TABLE syncline_deltas(
         table_id INTEGER NOT NULL,
         lane INTEGER NOT NULL,
@@ -40,30 +41,14 @@ pub(crate) const TABLES: &str = "
         PRIMARY KEY(table_id, lane, key, site)
     ) WITHOUT ROWID;
     CREATE INDEX syncline_deltas_by_stamp ON syncline_deltas(site, version);
-    CREATE TABLE syncline_histories(
-        table_id INTEGER NOT NULL,
-        lane INTEGER NOT NULL,
-        key NOT NULL,
-        part INTEGER NOT NULL,
-        token BLOB,
-        fingerprint BLOB,
-        edits BLOB NOT NULL,
-        PRIMARY KEY(table_id, lane, key, part)
-    ) WITHOUT ROWID;
 ";
 
+/// The tables that hold joined cells.
+pub(crate) const TABLES: [&str; 2] = [DELTAS, histories::TABLES];
+
 /// Takes them away.
-pub(crate) const DROP: &str = "DROP TABLE syncline_histories; DROP TABLE syncline_deltas;";
-
-/// The part of a history that automerge saved, and the edits that were added since; with these lie
-/// its token and its fingerprint.
-const SAVED: i64 = 0;
-const TAIL: i64 = 1;
-
-/// How many bytes of edits are added to a history before it is saved anew, beside a share of what
-/// is saved. Saving costs time in proportion to the whole, and adding in proportion to these.
-const TAIL_BYTES_MAX: usize = 16 << 10;
-const TAIL_SHARE: usize = 4;
+pub(crate) const DROP: &str =
+    "DROP TABLE syncline_edits; DROP TABLE syncline_histories; DROP TABLE syncline_deltas;";
 
 /// Where a joined cell is kept.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +83,7 @@ impl Cell {
         policy: Policy,
     ) -> rusqlite::Result<Self> {
         if policy.keeps_history() {
-            return Ok(Cell::History(Box::new(read_history(conn, at, policy)?)));
+            return Ok(Cell::History(Box::new(histories::read(conn, at, policy)?)));
         }
         let mut entries = SiteEntries::new(policy);
         let all = "SELECT site, version, delta FROM syncline_deltas
@@ -161,16 +146,16 @@ impl Cell {
         let noted = "INSERT INTO syncline_deltas(table_id, lane, key, site, version, delta)
             VALUES(?1, ?2, ?3, ?4, ?5, 0)
             ON CONFLICT DO UPDATE SET version = max(version, excluded.version)";
-        let version = version_to(version);
+        let stored = version_to(version);
         match self {
             Cell::Entries(_) => {
-                let entry = params![at.table_id, at.lane, at.key, site, version, delta];
+                let entry = params![at.table_id, at.lane, at.key, site, stored, delta];
                 conn.prepare_cached(put)?.execute(entry)?;
             }
             Cell::History(history) => {
-                let entry = params![at.table_id, at.lane, at.key, site, version];
+                let entry = params![at.table_id, at.lane, at.key, site, stored];
                 conn.prepare_cached(noted)?.execute(entry)?;
-                write_history(conn, at, *history, delta)?;
+                histories::add(conn, at, *history, (site, version), delta)?;
             }
         }
         Ok(())
@@ -184,90 +169,12 @@ impl Cell {
     }
 }
 
-fn part(conn: &Connection, at: CellPlace<'_>, part: i64) -> rusqlite::Result<Option<Vec<u8>>> {
-    let find = "SELECT edits FROM syncline_histories
-        WHERE table_id = +?1 AND lane = +?2 AND key = ?3 AND part = ?4";
-    let mut statement = conn.prepare_cached(find)?;
-    let found = statement.query_one(params![at.table_id, at.lane, at.key, part], |row| {
-        row.get(0)
-    });
-    found.optional()
-}
-
-fn read_history(conn: &Connection, at: CellPlace<'_>, policy: Policy) -> rusqlite::Result<History> {
-    let find = "SELECT token, edits FROM syncline_histories
-        WHERE table_id = +?1 AND lane = +?2 AND key = ?3 AND part = ?4";
-    let mut statement = conn.prepare_cached(find)?;
-    let mut rows = statement.query(params![at.table_id, at.lane, at.key, TAIL])?;
-    let Some(row) = rows.next()? else {
-        return Ok(History::new(policy));
-    };
-    let token: [u8; 16] = row.get(0)?;
-    if let Some(history) = cache::take(policy, token) {
-        return Ok(history);
-    }
-    let saved = part(conn, at, SAVED)?.unwrap_or_default();
-    let tail = row.get_ref(1)?.as_blob().map_err(unreadable)?;
-    History::load(policy, token, &saved, tail).map_err(unreadable)
-}
-
-fn write_history(
-    conn: &Connection,
-    at: CellPlace<'_>,
-    history: History,
-    delta: &[u8],
-) -> rusqlite::Result<()> {
-    let mut tail = part(conn, at, TAIL)?.unwrap_or_default();
-    tail.extend_from_slice(delta);
-    if tail.len() > TAIL_BYTES_MAX {
-        let saved = "SELECT length(edits) FROM syncline_histories
-            WHERE table_id = +?1 AND lane = +?2 AND key = ?3 AND part = ?4";
-        let saved: Option<i64> = conn
-            .prepare_cached(saved)?
-            .query_one(params![at.table_id, at.lane, at.key, SAVED], |row| {
-                row.get(0)
-            })
-            .optional()?;
-        if tail.len()
-            > TAIL_BYTES_MAX + usize::try_from(saved.unwrap_or(0)).unwrap_or(0) / TAIL_SHARE
-        {
-            tail = save(conn, at, &history)?;
-        }
-    }
-    let put = "INSERT OR REPLACE INTO syncline_histories VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    conn.prepare_cached(put)?.execute(params![
-        at.table_id,
-        at.lane,
-        at.key,
-        TAIL,
-        history.token(),
-        history.fingerprint(),
-        tail
-    ])?;
-    cache::put(history);
-    Ok(())
-}
-
-/// Saves a history as a whole and returns what is left beside it.
-fn save(conn: &Connection, at: CellPlace<'_>, history: &History) -> rusqlite::Result<Vec<u8>> {
-    let (saved, rest) = history.save();
-    let put = "INSERT OR REPLACE INTO syncline_histories(table_id, lane, key, part, edits)
-        VALUES(?1, ?2, ?3, ?4, ?5)";
-    conn.prepare_cached(put)?
-        .execute(params![at.table_id, at.lane, at.key, SAVED, saved])?;
-    let mark = "UPDATE syncline_deltas SET delta = version
-        WHERE table_id = +?1 AND lane = +?2 AND key = ?3";
-    conn.prepare_cached(mark)?
-        .execute(params![at.table_id, at.lane, at.key])?;
-    Ok(rest)
-}
-
 /// The error for what lies in our own tables and cannot be read.
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, Box::new(error))
 }
 
-const SHADOWS: [&str; 2] = ["syncline_deltas", "syncline_histories"];
+const SHADOWS: [&str; 3] = ["syncline_deltas", "syncline_histories", "syncline_edits"];
 
 /// Drops what is kept of the rows from `first` to `last`, whose lives ended.
 pub(crate) fn forget(
@@ -311,8 +218,11 @@ pub(crate) fn rename(
     to: &RowKey,
 ) -> rusqlite::Result<()> {
     for shadow in SHADOWS {
-        let rename =
-            format!("UPDATE OR REPLACE {shadow} SET key = ?3 WHERE table_id = ?1 AND key = ?2");
+        // What another row left under the key must not mix with what comes there.
+        let clear = format!("DELETE FROM {shadow} WHERE table_id = ?1 AND key = ?2");
+        conn.prepare_cached(&clear)?
+            .execute(params![table_id, to])?;
+        let rename = format!("UPDATE {shadow} SET key = ?3 WHERE table_id = ?1 AND key = ?2");
         conn.prepare_cached(&rename)?
             .execute(params![table_id, from, to])?;
     }

@@ -119,7 +119,9 @@ pub fn prepare(conn: &Connection) -> Result<(), OpenError> {
     in_savepoint(conn, || {
         conn.execute_batch(TABLES)?;
         conn.execute_batch(constraints::store::TABLES)?;
-        conn.execute_batch(joined::TABLES)?;
+        joined::TABLES
+            .iter()
+            .try_for_each(|tables| conn.execute_batch(tables))?;
         conn.execute_batch(gaps::TABLES)?;
         conn.execute_batch(policies::VIEW)?;
         let format = "INSERT INTO syncline_meta(key, value) VALUES('format', ?1), ('clock', 0)";

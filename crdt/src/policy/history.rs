@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use automerge::legacy::{Key, ObjectId, Op, OpType};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{
-    ActorId, Automerge, Bundle, Change, ChangeHash, LoadOptions, ObjType, ROOT, ReadDoc,
-    ScalarValue, TextEncoding,
+    ActorId, Automerge, Bundle, Change, ChangeHash, LoadOptions, ObjType, Patch, PatchLog, ROOT,
+    ReadDoc, ScalarValue, TextEncoding,
 };
 
 use super::{DeltaError, Policy, document, text};
@@ -89,7 +89,7 @@ impl History {
                 let options = LoadOptions::new().text_encoding(ENCODING);
                 history.doc = Automerge::load_with_options(saved, options).map_err(edits)?;
             }
-            history.take_in(changes(tail)?)?;
+            history.take_in(changes(tail)?, &mut PatchLog::inactive())?;
             history.render();
             Ok(history)
         })
@@ -102,6 +102,17 @@ impl History {
             put_bytes(&mut tail, change.raw_bytes());
         }
         (self.doc.save(), tail)
+    }
+
+    /// Whether all of a delta's edits are among those that [`History::save`] saves, and none of them
+    /// waits for others.
+    ///
+    /// # Errors
+    ///
+    /// [`DeltaError`] if this is no delta.
+    pub fn has_applied(&self, delta: &[u8]) -> Result<bool, DeltaError> {
+        let edits = changes(delta)?;
+        Ok(edits.iter().all(|edit| self.has(&edit.hash())))
     }
 
     /// Returns a name for what the history holds here: the hash of all that was joined to it, in
@@ -168,13 +179,17 @@ impl History {
         let time = stamp.version.to_bits().cast_signed();
         let options = || CommitOptions::default().with_time(time);
         let mut tx = self.doc.transaction();
+        let mut shown = None;
         match self.policy {
             Policy::Text => {
                 let (_, text) = tx
                     .get(ROOT, TEXT)
                     .map_err(edits)?
                     .ok_or(DeltaError::Rule { rule: NO_TEXT })?;
-                text::change(&mut tx, &text, &self.shown, &text::wanted(visible)).map_err(edits)?;
+                let wanted = text::wanted(visible);
+                text::change(&mut tx, &text, &self.shown, &wanted).map_err(edits)?;
+                // Of what was made elsewhere and is longer than a character, a part cannot go.
+                shown = (tx.length(&text) == wanted.len()).then_some(wanted);
             }
             _ => document::change(&mut tx, visible).map_err(edits)?,
         }
@@ -185,7 +200,10 @@ impl History {
             None if self.is_empty() => self.doc.empty_commit(options()),
             None => return Ok(None),
         };
-        self.render();
+        match shown {
+            Some(shown) => self.shown = shown.into_owned(),
+            None => self.render(),
+        }
         let change = self.doc.get_change_by_hash(&hash);
         let change = change.expect("the edit was just made");
         let mut delta = Vec::new();
@@ -218,10 +236,11 @@ impl History {
                     return Err(DeltaError::Rule { rule });
                 }
             }
-            let is_news = self.take_in(changes)?;
+            let mut log = PatchLog::active();
+            let is_news = self.take_in(changes, &mut log)?;
             if is_news {
                 self.advance(delta);
-                self.render();
+                self.follow(log);
             }
             Ok(is_news)
         })
@@ -276,7 +295,7 @@ impl History {
     }
 
     /// Adds the changes that are new, and keeps those that build on what is not here yet.
-    fn take_in(&mut self, changes: Vec<Change>) -> Result<bool, DeltaError> {
+    fn take_in(&mut self, changes: Vec<Change>, log: &mut PatchLog) -> Result<bool, DeltaError> {
         let mut known: BTreeSet<ChangeHash> = self.waiting.iter().map(Change::hash).collect();
         let mut is_news = false;
         for change in changes {
@@ -291,7 +310,7 @@ impl History {
             if ready.is_empty() {
                 return Ok(is_news);
             }
-            self.apply(ready)?;
+            self.apply(ready, log)?;
         }
     }
 
@@ -311,16 +330,18 @@ impl History {
         ready
     }
 
-    fn apply(&mut self, ready: Vec<Change>) -> Result<(), DeltaError> {
+    fn apply(&mut self, ready: Vec<Change>, log: &mut PatchLog) -> Result<(), DeltaError> {
         let before = self.doc.get_heads();
         let mut hashes: BTreeSet<ChangeHash> = ready.iter().map(Change::hash).collect();
         let foreign = ready.clone();
-        if self.doc.apply_changes(ready.clone()).is_err() {
+        let applied = self.doc.apply_changes_log_patches(ready.clone(), log);
+        if applied.is_err() {
             // Two copies of one file write as one site. What contradicts an edit that is here is
             // left out, and the rest goes on.
             for change in ready {
                 let hash = change.hash();
-                if self.doc.apply_changes([change]).is_err() {
+                let applied = self.doc.apply_changes_log_patches([change], log);
+                if applied.is_err() {
                     hashes.remove(&hash);
                 }
             }
@@ -361,6 +382,26 @@ impl History {
 
     fn has(&self, hash: &ChangeHash) -> bool {
         self.doc.get_change_meta_by_hash(hash).is_some()
+    }
+
+    /// Changes what is shown as the document changed. What is new costs its own size then, and not
+    /// that of the whole text.
+    fn follow(&mut self, mut log: PatchLog) {
+        let Some((_, text)) = self.doc.get(ROOT, TEXT).ok().flatten() else {
+            return self.render();
+        };
+        let patches = match self.policy {
+            Policy::Text => self.doc.make_patches(&mut log),
+            _ => return self.render(),
+        };
+        let mut shown = std::mem::take(&mut self.shown);
+        let is_followed =
+            |patch: &Patch| patch.obj == text && text::follow(&mut shown, &patch.action);
+        if patches.iter().all(is_followed) {
+            self.shown = shown;
+        } else {
+            self.render();
+        }
     }
 
     fn render(&mut self) {

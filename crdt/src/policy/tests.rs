@@ -200,6 +200,12 @@ proptest! {
             }
             prop_assert_eq!(found.shown(), expected.shown());
             prop_assert_eq!(found.fingerprint(), expected.fingerprint());
+            // What was shown step by step is what the whole history shows.
+            for cell in cells.iter().chain([&expected]) {
+                let (saved, tail) = cell.save();
+                let again = History::load(policy, [1; 16], &saved, &tail).expect("it was saved");
+                prop_assert_eq!(cell.shown(), again.shown());
+            }
             // What another lacks, from the middle on and all at once.
             let middle = Hlc::from_bits(steps.len() as u64 / 2).expect("small");
             let mut other = History::new(policy);

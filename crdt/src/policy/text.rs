@@ -1,20 +1,37 @@
 //! Texts: what the user did is told from the text before and the text after.
 
+use std::borrow::Cow;
+
 use automerge::transaction::Transactable;
-use automerge::{AutomergeError, ObjId};
+use automerge::{AutomergeError, ObjId, PatchAction};
 
 use super::diff::replacements;
 use super::history::Edit;
 use crate::Value;
 
 /// Returns the text that a value means.
-pub(super) fn wanted(visible: &Value) -> String {
+pub(super) fn wanted(visible: &Value) -> Cow<'_, str> {
     match visible {
-        Value::Null | Value::Blob(_) => String::new(),
-        Value::Integer(number) => number.to_string(),
-        Value::Real(real) => format!("{:?}", real.get()),
-        Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        Value::Null | Value::Blob(_) => Cow::Borrowed(""),
+        Value::Integer(number) => Cow::Owned(number.to_string()),
+        Value::Real(real) => Cow::Owned(format!("{:?}", real.get())),
+        Value::Text(text) => String::from_utf8_lossy(text),
     }
+}
+
+/// Changes what is shown as a text changed, and returns whether that is possible: other things than
+/// texts may be made of it elsewhere.
+pub(super) fn follow(shown: &mut String, action: &PatchAction) -> bool {
+    let (start, end, added) = match action {
+        PatchAction::SpliceText { index, value, .. } => (*index, *index, value.make_string()),
+        PatchAction::DeleteSeq { index, length } => (*index, index + length, String::new()),
+        _ => return false,
+    };
+    let is_there = shown.is_char_boundary(start) && shown.is_char_boundary(end);
+    if is_there {
+        shown.replace_range(start..end, &added);
+    }
+    is_there
 }
 
 /// Changes a text from what it shows to what is wanted, in few and small steps: one where one part
@@ -62,14 +79,12 @@ fn splice(
 
 /// Takes from two texts what they have in common at both ends.
 fn trimmed<'a>(start: usize, old: &'a str, new: &'a str) -> (usize, &'a str, &'a str) {
-    let same = |(a, b): &(u8, u8)| a == b;
-    let mut prefix = old.bytes().zip(new.bytes()).take_while(same).count();
+    let mut prefix = prefix_bytes(old.as_bytes(), new.as_bytes());
     while !old.is_char_boundary(prefix) || !new.is_char_boundary(prefix) {
         prefix -= 1;
     }
     let (old, new) = (&old[prefix..], &new[prefix..]);
-    let pairs = old.bytes().rev().zip(new.bytes().rev());
-    let mut suffix = pairs.take_while(same).count();
+    let mut suffix = suffix_bytes(old.as_bytes(), new.as_bytes());
     while !old.is_char_boundary(old.len() - suffix) || !new.is_char_boundary(new.len() - suffix) {
         suffix -= 1;
     }
@@ -78,6 +93,30 @@ fn trimmed<'a>(start: usize, old: &'a str, new: &'a str) -> (usize, &'a str, &'a
         &old[..old.len() - suffix],
         &new[..new.len() - suffix],
     )
+}
+
+/// How many bytes are compared at once where texts are likely to be the same.
+const BLOCK_BYTES: usize = 64;
+
+/// Returns how many bytes two texts have in common at their beginning.
+fn prefix_bytes(old: &[u8], new: &[u8]) -> usize {
+    let blocks = old
+        .chunks_exact(BLOCK_BYTES)
+        .zip(new.chunks_exact(BLOCK_BYTES));
+    let start = blocks.take_while(|(old, new)| old == new).count() * BLOCK_BYTES;
+    let rest = old[start..].iter().zip(&new[start..]);
+    start + rest.take_while(|(old, new)| old == new).count()
+}
+
+/// Returns how many bytes two texts have in common at their end.
+fn suffix_bytes(old: &[u8], new: &[u8]) -> usize {
+    let blocks = old
+        .rchunks_exact(BLOCK_BYTES)
+        .zip(new.rchunks_exact(BLOCK_BYTES));
+    let end = blocks.take_while(|(old, new)| old == new).count() * BLOCK_BYTES;
+    let rest = old[..old.len() - end].iter().rev();
+    let rest = rest.zip(new[..new.len() - end].iter().rev());
+    end + rest.take_while(|(old, new)| old == new).count()
 }
 
 /// Cuts a text into words, runs of spaces, and single other characters.

@@ -8,7 +8,7 @@ use syncline_crdt::{
     Value,
 };
 
-use super::{Cell, CellPlace, TAIL, part, unreadable};
+use super::{Cell, CellPlace, histories, unreadable};
 use crate::births;
 use crate::clocks;
 use crate::constraints::store;
@@ -128,8 +128,8 @@ fn delta(
     let at = CellPlace::new(table, column, &entry.key);
     let (site, after, until) = (stamp.site, window.after, stamp.version);
     let delta = if after >= entry.saved_until {
-        let tail = part(conn, at, TAIL)?.unwrap_or_default();
-        History::changes_in(&tail, site, after, until).map_err(unreadable)?
+        let added = histories::added(conn, at, window.ordinal, after)?;
+        History::changes_in(&added, site, after, until).map_err(unreadable)?
     } else {
         let cell = Cell::read(conn, sites, at, column.policy)?;
         let delta = match &cell {
@@ -200,17 +200,14 @@ pub(crate) fn add_to_digest(
     let entries = "SELECT key, site, version, delta FROM syncline_deltas
         WHERE table_id = ?1 AND lane = ?2";
     let histories = "SELECT key, NULL, NULL, fingerprint FROM syncline_histories
-        WHERE table_id = ?1 AND lane = ?2 AND part = ?3";
+        WHERE table_id = ?1 AND lane = ?2";
     let mut hasher = RowHasher::default();
     let mut names = Names::new(conn, sites, table)?;
     for joined in &table.joined {
         let keeps_history = joined.policy.keeps_history();
         let lane = joined.column.lane;
         let mut statement = conn.prepare_cached(if keeps_history { histories } else { entries })?;
-        let mut rows = match keeps_history {
-            true => statement.query(params![table.id, lane, TAIL])?,
-            false => statement.query(params![table.id, lane])?,
-        };
+        let mut rows = statement.query(params![table.id, lane])?;
         while let Some(row) = rows.next()? {
             let key: RowKey = row.get(0)?;
             let stamp = match keeps_history {

@@ -3,70 +3,11 @@
 //! With `SYNCLINE_DATA` set to a folder that has `friendsforever.json.gz` (of the public editing
 //! traces of josephg), the recorded history of two people is typed; without it, one made here.
 
-use std::path::Path;
-use std::process::Command;
+mod recording;
 
-use serde::Deserialize;
+use recording::{Recording, Sitting};
 
 use super::*;
-
-/// A history of edits: each is by one of two people, who had seen all edits before `parents`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Recording {
-    end_content: String,
-    txns: Vec<Edit>,
-}
-
-#[derive(Deserialize)]
-struct Edit {
-    parents: Vec<usize>,
-    agent: usize,
-    /// Where, how many characters went, and what came.
-    patches: Vec<(usize, usize, String)>,
-}
-
-fn recorded() -> Option<Recording> {
-    let folder = std::env::var_os("SYNCLINE_DATA")?;
-    let file = Path::new(&folder).join("friendsforever.json.gz");
-    let unpacked = Command::new("gzip").arg("-dc").arg(&file).output();
-    let unpacked = unpacked.expect("gzip runs");
-    assert!(unpacked.status.success(), "{} is there", file.display());
-    Some(serde_json::from_slice(&unpacked.stdout).expect("it is a recording"))
-}
-
-/// Two people who write at both ends of a text, and see of each other now and then.
-fn made() -> Recording {
-    let mut txns: Vec<Edit> = Vec::new();
-    let mut last = [None; 2];
-    let mut texts = [String::new(), String::new()];
-    let mut seen = [0; 2];
-    for number in 0..120 {
-        let agent = number % 3 % 2;
-        let mut parents: Vec<usize> = last[agent].into_iter().collect();
-        if number % 10 == 0 {
-            parents.extend(last[1 - agent]);
-            seen[agent] = texts[1 - agent].len();
-        }
-        let word = format!("{number} ");
-        let at = if agent == 0 {
-            texts[0].len()
-        } else {
-            seen[1] + texts[1].len()
-        };
-        txns.push(Edit {
-            parents,
-            agent,
-            patches: vec![(at, 0, word.clone())],
-        });
-        texts[agent].push_str(&word);
-        last[agent] = Some(txns.len() - 1);
-    }
-    Recording {
-        end_content: texts.concat(),
-        txns,
-    }
-}
 
 /// A device with a fixed name: whose words come first, where both write at one place, depends on it.
 fn person(schema: &str, number: u8) -> Replica {
@@ -116,12 +57,8 @@ impl Writer {
         read.expect("the row is there")
     }
 
-    fn write(&mut self, number: usize, edits: &[&Edit]) {
-        let mut text: Vec<char> = self.text().chars().collect();
-        for (at, gone, came) in edits.iter().flat_map(|edit| &edit.patches) {
-            text.splice(*at..at + gone, came.chars());
-        }
-        let text: String = text.into_iter().collect();
+    fn write(&mut self, sitting: &Sitting<'_>) {
+        let text = sitting.typed_into(&self.text());
         let update = "UPDATE t SET body = ?1 WHERE id = 1";
         self.replica.conn.execute(update, [text]).expect("write");
         self.replica.now += 1;
@@ -130,66 +67,55 @@ impl Writer {
         if let Some(changes) = changes {
             let own = site_id(&self.replica.conn).expect("site");
             self.after = changes.until.version(own);
-            self.written.push((number, changes));
+            self.written.push((sitting.last, changes));
         }
     }
 }
 
-/// Returns the edits that one person made in one go, and that nobody saw in part: the number of the
-/// last, and all of them.
-fn sittings(edits: &[Edit]) -> Vec<(usize, Vec<&Edit>)> {
-    let mut is_seen = vec![false; edits.len()];
-    for edit in edits {
-        let others = edit
-            .parents
-            .iter()
-            .filter(|at| edits[**at].agent != edit.agent);
-        others.for_each(|at| is_seen[*at] = true);
-    }
-    let mut sittings: Vec<(usize, Vec<&Edit>)> = Vec::new();
-    for (number, edit) in edits.iter().enumerate() {
-        match sittings.last_mut() {
-            Some((last, going)) if edit.parents == [*last] && !is_seen[*last] => {
-                if going[0].agent == edit.agent {
-                    going.push(edit);
-                    *last = number;
-                    continue;
-                }
-                sittings.push((number, vec![edit]));
-            }
-            _ => sittings.push((number, vec![edit])),
-        }
-    }
-    sittings
+/// The device of somebody who began a text.
+fn beginning() -> Replica {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT NOT NULL DEFAULT '')";
+    let mut first = person(schema, 2);
+    let options = TableOptions::parse(r#"{"columns":{"body":"text"}}"#).expect("options");
+    track(&first.conn, "t", &options, NOW).expect("track");
+    first.run("INSERT INTO t VALUES(1, '')");
+    first
+}
+
+/// A device that has what another one has.
+fn following(other: &Replica, number: u8) -> Replica {
+    let mut replica = person("", number);
+    replica.pull(other);
+    replica.now = other.now;
+    replica
+}
+
+/// Returns how many bytes of edits are kept, and how many edits lie beside what is saved as a whole.
+fn kept(replica: &Replica) -> (i64, i64) {
+    let all = "SELECT sum(length(edits)), count(*) FILTER (WHERE version > 0) FROM syncline_edits";
+    let found = replica
+        .conn
+        .query_row(all, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    found.expect("edits are kept")
 }
 
 #[test]
 fn two_people_who_type_at_once_have_the_recorded_text_in_the_end() {
-    let recording = recorded().unwrap_or_else(made);
-    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT NOT NULL DEFAULT '')";
-    let first = person(schema, 2);
-    let options = TableOptions::parse(r#"{"columns":{"body":"text"}}"#).expect("options");
-    track(&first.conn, "t", &options, NOW).expect("track");
-    let mut first = first;
-    first.run("INSERT INTO t VALUES(1, '')");
-    let mut second = person("", 1);
-    second.pull(&first);
-    second.now = first.now;
-    let mut writers = [Writer::new(first), Writer::new(second)];
-    for (last, edits) in sittings(&recording.txns) {
-        let agent = edits[0].agent;
+    let recording = Recording::read("friendsforever").unwrap_or_else(|| Recording::of_two(120));
+    let first = beginning();
+    let second = following(&first, 1);
+    let mut writers = [first, second].map(Writer::new);
+    for sitting in recording.sittings(usize::MAX) {
         let (low, high) = writers.split_at_mut(1);
-        let (writer, other) = match agent {
+        let (writer, other) = match sitting.agent {
             0 => (&mut low[0], &high[0]),
             _ => (&mut high[0], &low[0]),
         };
         writer.replica.now = writer.replica.now.max(other.replica.now);
-        let seen = edits[0].parents.iter();
-        let seen = seen.filter(|at| recording.txns[**at].agent != agent).max();
-        if let Some(seen) = seen {
-            writer.see(other, *seen);
+        if let Some(seen) = sitting.seen {
+            writer.see(other, seen);
         }
-        writer.write(last, &edits);
+        writer.write(&sitting);
     }
     let [mut first, mut second] = writers;
     first.see(&second, usize::MAX);
@@ -197,12 +123,105 @@ fn two_people_who_type_at_once_have_the_recorded_text_in_the_end() {
     assert_eq!(first.text(), second.text());
     assert_eq!(first.text(), recording.end_content);
     assert_eq!(first.replica.digest(), second.replica.digest());
-    let kept = "SELECT sum(length(edits)) FROM syncline_histories";
     println!(
         "{} edits in {} sittings, kept in {} bytes for a text of {}",
-        recording.txns.len(),
+        recording.edits.len(),
         first.written.len() + second.written.len(),
-        first.replica.rows(kept)[0],
+        kept(&first.replica).0,
         recording.end_content.len(),
     );
+}
+
+#[test]
+fn what_is_kept_of_a_text_grows_by_less_than_what_was_sent() {
+    let recording = Recording::of_one(400);
+    let mut writer = Writer::new(beginning());
+    for sitting in recording.sittings(1) {
+        writer.write(&sitting);
+    }
+    assert_eq!(writer.text(), recording.end_content);
+    let sent = writer
+        .written
+        .iter()
+        .map(|(_, changes)| changes.encode().len());
+    let (bytes, beside) = kept(&writer.replica);
+    let sent: usize = sent.sum();
+    assert!(bytes < 24 << 10 && sent > 48 << 10, "{bytes} of {sent}");
+    assert!(beside < 200, "{beside} of 400 edits lie beside the whole");
+}
+
+#[test]
+fn collection_saves_a_text_as_a_whole_and_changes_nothing_that_can_be_seen() {
+    let recording = Recording::of_one(120);
+    let mut writer = Writer::new(beginning());
+    let mut early = following(&writer.replica, 3);
+    let mut member = following(&writer.replica, 4);
+    for (number, sitting) in recording.sittings(1).iter().enumerate() {
+        writer.write(sitting);
+        match number {
+            40 => drop(early.pull(&writer.replica)),
+            100 => drop(member.pull(&writer.replica)),
+            _ => {}
+        }
+    }
+    let replica = &mut writer.replica;
+    let (before, digest) = (kept(replica).0, replica.digest());
+    collect(&replica.conn, &[member.seen()], replica.now).expect("collect");
+    let (after, beside) = kept(replica);
+    assert!(after * 3 < before, "{after} of {before} bytes are left");
+    assert_eq!(beside, 19, "the member lacks these");
+    collect(&replica.conn, &[member.seen()], replica.now).expect("collect");
+    assert_eq!(
+        kept(replica),
+        (after, beside),
+        "there is nothing more to save"
+    );
+    assert_eq!(replica.digest(), digest);
+    let mut late = following(replica, 5);
+    for other in [&mut early, &mut member, &mut late] {
+        other.pull(replica);
+        assert_eq!(other.digest(), digest);
+        assert_eq!(
+            other.rows("SELECT body FROM t"),
+            replica.rows("SELECT body FROM t")
+        );
+    }
+    // What lies in memory is of one thread: another one reads what was saved.
+    let goes_on = || {
+        replica.run("UPDATE t SET body = body || '.'");
+        late.pull(replica);
+        late.rows("SELECT body FROM t")
+    };
+    let body = std::thread::scope(|scope| scope.spawn(goes_on).join().expect("it goes on"));
+    assert_eq!(body, [format!("{}.", recording.end_content)]);
+}
+
+#[test]
+fn edits_that_wait_for_others_are_kept_when_a_text_is_saved_as_a_whole() {
+    let mut first = beginning();
+    let mut second = following(&first, 3);
+    let mut third = following(&first, 4);
+    let long: String = (0..600)
+        .map(|number| format!("{} ", number * 7919 % 1000))
+        .collect();
+    first.run(&format!("UPDATE t SET body = '{long}'"));
+    second.pull(&first);
+    second.run(&format!("UPDATE t SET body = '{long}{long}'"));
+    fold(&second.conn, second.now).expect("fold");
+    let own = export_own(&second.conn, Hlc::ZERO, u64::MAX).expect("export");
+    let own = own.expect("something was written");
+    import_changeset(&third.conn, &own, third.now).expect("import");
+    collect(&third.conn, &[], third.now).expect("collect");
+    assert_eq!(
+        third.rows("SELECT body FROM t"),
+        [""],
+        "what it builds on is missing"
+    );
+    assert_eq!(kept(&third).1, 1, "it waits");
+    third.pull(&first);
+    assert_eq!(
+        third.rows("SELECT body FROM t"),
+        second.rows("SELECT body FROM t")
+    );
+    assert_eq!(third.digest(), second.digest());
 }
