@@ -9,6 +9,7 @@ mod deletions;
 mod masked;
 mod referring;
 mod renumbered;
+mod reused;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};

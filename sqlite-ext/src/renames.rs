@@ -11,7 +11,7 @@ use rusqlite::{Connection, params_from_iter};
 use syncline_crdt::{Hlc, Value};
 
 use crate::births::{self, Births};
-use crate::clocks::{self, Lane, ROW};
+use crate::clocks::{self, Clock, Lane, ROW};
 use crate::constraints::{self, Touched, masks, store};
 use crate::placing::{Identity, Placing};
 use crate::quiet::Quiet;
@@ -40,7 +40,7 @@ pub(crate) struct Moves {
     tokens: BTreeMap<Identity, i64>,
     /// Rows that are gone, under their numbers.
     gone: Vec<Births>,
-    /// Ids that were given to new rows while a parked row had them.
+    /// Ids that were given to new rows while another row had them, or one that was just deleted.
     reused: BTreeMap<i64, Reuse>,
     /// How often anything was noted.
     generation: u64,
@@ -52,12 +52,14 @@ enum Goal {
     Row(Identity),
 }
 
-/// An id that means a new row in cells of one version, and the row that was parked in others.
+/// An id that means a new row in cells of one version, and in others that row or a parked one.
 #[derive(Clone, Copy, Debug)]
 struct Reuse {
     version: Hlc,
     /// The number of the new row, which is ours.
     number: i64,
+    /// Whether cells of other versions mean the new row as well, as written then.
+    takes_all: bool,
 }
 
 impl Moves {
@@ -94,7 +96,23 @@ impl Moves {
     /// Notes that cells of this version mean a new row of ours by an id, and what its number is.
     pub(crate) fn note_reused(&mut self, id: i64, version: Hlc, number: i64) {
         self.generation += 1;
-        self.reused.insert(id, Reuse { version, number });
+        let reuse = self.reused.entry(id).or_insert(Reuse {
+            version,
+            number,
+            takes_all: false,
+        });
+        reuse.number = number;
+    }
+
+    /// Notes that all cells mean a new row of ours by an id: the row that had it is deleted.
+    pub(crate) fn note_inherited(&mut self, id: i64, version: Hlc) {
+        self.generation += 1;
+        let reuse = Reuse {
+            version,
+            number: id,
+            takes_all: true,
+        };
+        self.reused.insert(id, reuse);
     }
 
     /// Whether cells that hold an id mean another row than the one that has it.
@@ -195,6 +213,8 @@ struct Cell {
     key: Vec<Value>,
     old: i64,
     goal: Option<Goal>,
+    /// When it counts as written, where it came to mean another row.
+    version: Option<Hlc>,
 }
 
 impl Renames {
@@ -245,6 +265,8 @@ fn rename(
             for cell in &cells {
                 if let Some(id) = ids.get(&cell.goal) {
                     let (table, _) = &children[cell.at.0];
+                    // First, because a row that is parked takes its clocks along.
+                    stamp(conn, table, cell)?;
                     set(conn, table, cell, *id)?;
                     touched.add_moved(table.id, BTreeSet::from([table.life_key(&cell.key)]));
                 }
@@ -281,6 +303,7 @@ fn cells(
                     key,
                     old,
                     goal,
+                    version: None,
                 });
             })?;
             for place in store::places(conn, table.id)? {
@@ -299,6 +322,7 @@ fn cells(
                         key,
                         old,
                         goal,
+                        version: None,
                     });
                 }
             }
@@ -312,6 +336,7 @@ fn cells(
                         key,
                         old,
                         goal,
+                        version: None,
                     });
                 }
             })?;
@@ -394,14 +419,36 @@ fn retain_meant(
                 Some(written) => Some(written),
                 None => clock(ROW, &cell.place)?,
             };
-            if written.is_some_and(|clock| clock.site == OWN && clock.version == reuse.version) {
+            let is_new =
+                written.is_some_and(|clock| clock.site == OWN && clock.version == reuse.version);
+            if is_new || reuse.takes_all {
                 cell.goal = Some(Goal::Row((reuse.number, OWN)));
+                // A placeholder is nobody's write.
+                let is_written = written.is_some_and(|clock| clock.version > Hlc::ZERO);
+                cell.version = (!is_new && is_written).then_some(reuse.version);
             }
         }
         kept.extend(cell.goal.is_some().then_some(cell));
     }
     *cells = kept;
     Ok(())
+}
+
+/// Has a cell that came to mean another row count as written.
+fn stamp(conn: &Connection, table: &Table, cell: &Cell) -> rusqlite::Result<()> {
+    let Some(version) = cell.version else {
+        return Ok(());
+    };
+    let lane = Lane {
+        table_id: table.id,
+        lane: table.columns[cell.at.1].lane,
+    };
+    let clock = Clock {
+        site: OWN,
+        version,
+        causal_length: 0,
+    };
+    clocks::set(conn, lane, &cell.place, &cell.place, clock)
 }
 
 /// Writes one cell. A row that meets a unique index meanwhile is parked, and settled with the rest.

@@ -35,6 +35,7 @@ mod policies_model;
 mod references;
 mod refused;
 mod renumbered;
+mod reused;
 mod rivals;
 mod shapes;
 mod status;

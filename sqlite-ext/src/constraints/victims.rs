@@ -2,7 +2,9 @@
 //!
 //! SQLite fires no delete trigger for them, unless `recursive_triggers` is on. So before a row is
 //! inserted or changed, the rows that stand in its way are noted as deleted: the fold looks at what
-//! became of them, and a note of a row that stayed is harmless.
+//! became of them, and a note of a row that stayed is harmless. Where ids are counted, a noted row
+//! whose id is then inserted was another row; so the row that has the new one's own id, which is
+//! written over, is not noted.
 
 use rusqlite::Connection;
 
@@ -26,13 +28,19 @@ pub(crate) fn capture(conn: &Connection, table: &Table) -> rusqlite::Result<()> 
             |index: &UniqueIndex| note(table, &index.rivals_of_new(table, &generated), other);
         list(indices.iter().map(note), " ")
     };
+    let rowid = &table.rowid;
+    // Before a row is inserted, its id is -1 if SQLite is to choose it.
+    let apart = match table.is_counted() {
+        true => format!(" AND ({rowid} IS NOT NEW.{rowid} OR {rowid} = -1)"),
+        false => String::new(),
+    };
     let name = table.quoted();
     // A row that is updated is not in its own way.
     let key = table.key_columns.iter().map(|column| {
         let column = quoted(&column.name);
         format!("{column} IS NOT OLD.{column}")
     });
-    let other = format!(" AND ({})", list(key, " OR "));
+    let other = format!(" AND ({}){apart}", list(key, " OR "));
     // An update of other columns puts no row in its way.
     let named = unique::mentioned(conn, &table.name, &indices)?;
     let columns = table.key_columns.iter().chain(&table.columns);
@@ -48,7 +56,7 @@ pub(crate) fn capture(conn: &Connection, table: &Table) -> rusqlite::Result<()> 
     conn.execute_batch(&format!(
         "CREATE TRIGGER main.syncline_{id}_displace BEFORE INSERT ON {name} BEGIN {} END;
          CREATE TRIGGER main.syncline_{id}_displaced BEFORE UPDATE {of} ON {name} BEGIN {} END;",
-        notes(""),
+        notes(&apart),
         notes(&other),
     ))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 use syncline_crdt::{CausalLength, Hlc};
 
-use super::runs::without;
+use super::runs::{followed, without};
 use super::{Folding, Notes, length, numbers};
 use crate::births::{self, Births, between, life_lane};
 use crate::clocks::{self, Clock, Lane, ROW};
@@ -48,13 +48,14 @@ impl Folding<'_> {
             counted.end_lives(*run)?;
             self.forget_runs(run)?;
         }
+        self.end_former(notes, gone, &mut counted)?;
         let renumbered = self.renumber(notes, counted.renames)?;
         counted.moved.extend(renumbered);
         // Rows that were written and then deleted before the fold are left out.
         let left = without(&notes.written, gone);
         self.writes(&left, Some(&mut counted))?;
         self.join(&left)?;
-        counted.arrange()
+        counted.arrange(notes)
     }
 }
 
@@ -101,8 +102,7 @@ impl<'a> Counted<'a> {
             self.renames.note_run_gone(Births { first, last, site });
         }
         for known in all {
-            for (site, first, last) in self.identities(known)? {
-                self.set_lives(site, (first, last), CausalLength::dead)?;
+            for (site, first, last) in self.end(known)? {
                 // A row that was shown under another id keeps that one.
                 if run.0 <= first && last <= run.1 {
                     self.renames.note_run_gone(Births { first, last, site });
@@ -111,6 +111,31 @@ impl<'a> Counted<'a> {
         }
         self.touched.push(run);
         Ok(())
+    }
+
+    /// The same for a run of ids that new rows have. Their references are taken over.
+    pub(super) fn end_former(&mut self, run: (i64, i64)) -> rusqlite::Result<()> {
+        for known in births::ranges(self.conn, self.table, run.0, run.1)? {
+            for (site, first, last) in self.end(known)? {
+                // Our own row of a number is the same in its next life, and so is one that was
+                // shown under another id.
+                if site != OWN && run.0 <= first && last <= run.1 {
+                    let ids = first..=last;
+                    ids.for_each(|id| self.renames.note_inherited(id, self.version));
+                }
+            }
+        }
+        self.touched.push(run);
+        Ok(())
+    }
+
+    /// Ends the lives of a run of rows, and returns the runs of their numbers with their sites.
+    fn end(&self, run: Births) -> rusqlite::Result<Vec<(i64, i64, i64)>> {
+        let identities = self.identities(run)?;
+        for (site, first, last) in &identities {
+            self.set_lives(*site, (*first, *last), CausalLength::dead)?;
+        }
+        Ok(identities)
     }
 
     /// Returns the runs of numbers that a run of ids shows, with their sites.
@@ -245,8 +270,8 @@ impl<'a> Counted<'a> {
         births::set(self.conn, self.table, (&run.0, &run.1), site, OWN)
     }
 
-    /// Gives ids that became free to the rows that want them.
-    pub(super) fn arrange(mut self) -> rusqlite::Result<BTreeSet<RowKey>> {
+    /// Gives ids that became free to the rows that want them. What was noted of these follows.
+    pub(super) fn arrange(mut self, notes: &mut Notes) -> rusqlite::Result<BTreeSet<RowKey>> {
         if !self.has_rekeyed || self.touched.is_empty() {
             return Ok(self.moved);
         }
@@ -270,6 +295,7 @@ impl<'a> Counted<'a> {
             .into_iter()
             .try_for_each(|number| placing.arrange(number))?;
         self.take_moves(&placing);
+        notes.written = followed(&notes.written, &placing.moved);
         Ok(self.moved)
     }
 }

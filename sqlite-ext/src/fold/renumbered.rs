@@ -1,8 +1,9 @@
-//! New rows that SQLite gave the numbers of rows of ours that wait.
+//! New rows that SQLite gave the numbers of other rows of ours.
 //!
-//! SQLite does not see a parked row and counts its number again. If that row is ours, the new one
-//! would be the same row to everybody. Others know the parked row by its number, and nobody knows
-//! the new one, so it is the new one that gets another number.
+//! SQLite does not see a parked row and counts its number again, and it gives the id of a deleted
+//! row again where a row of ours has that number and is shown under another id. The new row would be
+//! the same as ours to everybody. Others know ours by its number, and nobody knows the new one, so it
+//! is the new one that gets another number.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use syncline_crdt::Value;
 
 use super::runs::without;
 use super::{Folding, Notes, Run};
-use crate::births::life_lane;
+use crate::births::{self, life_lane};
 use crate::clocks::{self, ROW};
 use crate::constraints::{self, store};
 use crate::placing::Placing;
@@ -21,15 +22,16 @@ use crate::table::RowKey;
 use crate::{rekeyed, rows, watermark};
 
 impl Folding<'_> {
-    /// Moves new rows to fresh numbers where a row is parked under their ids and one of ours lives
-    /// by that number. Returns where they moved from and to.
+    /// Moves new rows to fresh numbers where another one of ours lives by the number that is their
+    /// id. Returns where they moved from and to.
     pub(super) fn renumber(
         &self,
         notes: &mut Notes,
         moves: &mut Moves,
     ) -> rusqlite::Result<BTreeSet<RowKey>> {
         let mut places = BTreeSet::new();
-        if !store::any(self.conn, self.table.id)? {
+        let has_parked = store::any(self.conn, self.table.id)?;
+        if !has_parked && !rekeyed::any(self.conn, self.table.id)? {
             return Ok(places);
         }
         let placing = Placing::new(self.conn, self.table);
@@ -44,7 +46,13 @@ impl Folding<'_> {
                 cut.push((id, id));
                 new.extend(is_there.then(|| (id, run.mask.clone())));
             }
+            for id in self.taken(run)? {
+                cut.push((id, id));
+                new.push((id, run.mask.clone()));
+            }
         }
+        cut.sort_unstable();
+        new.sort_by_key(|(id, _)| *id);
         notes.written = without(&notes.written, &cut);
         if new.is_empty() {
             return Ok(places);
@@ -67,6 +75,23 @@ impl Folding<'_> {
         notes.written.sort_by(|a, b| a.first.cmp(&b.first));
         watermark::raise(self.conn, self.table)?;
         Ok(places)
+    }
+
+    /// Returns the ids of new rows that are the numbers of rows of ours which are shown under other
+    /// ids, or come back there.
+    fn taken(&self, run: &Run) -> rusqlite::Result<Vec<i64>> {
+        let mut taken = Vec::new();
+        if !run.mask.is_whole() {
+            return Ok(taken);
+        }
+        let lives = |id| births::at(self.conn, self.table, id).map(|site| site.is_some());
+        for entry in rekeyed::by_numbers(self.conn, self.table.id, run.numbers())? {
+            let is_new = entry.site == OWN && !lives(entry.number)?;
+            if is_new && (lives(entry.id)? || self.shows(entry.id)?) {
+                taken.push(entry.number);
+            }
+        }
+        Ok(taken)
     }
 
     fn shows(&self, id: i64) -> rusqlite::Result<bool> {

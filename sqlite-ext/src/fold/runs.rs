@@ -1,6 +1,6 @@
 //! Runs of touched rows: what was noted row by row, put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::births::between;
 use crate::mask::Mask;
@@ -34,6 +34,28 @@ pub(super) fn without(runs: &[Run], taken: &[(i64, i64)]) -> Vec<Run> {
             mask: run.mask.clone(),
         }));
     }
+    left
+}
+
+/// Has runs name rows by the ids that they moved to, one after the other.
+pub(super) fn followed(runs: &[Run], moves: &[(i64, i64)]) -> Vec<Run> {
+    let mut moved: BTreeMap<i64, Mask> = BTreeMap::new();
+    let mut taken: BTreeSet<(i64, i64)> = BTreeSet::new();
+    for (from, to) in moves {
+        let after = runs.partition_point(|run| run.numbers().0 <= *from);
+        let before = after.checked_sub(1).map(|at| &runs[at]);
+        let written =
+            before.filter(|run| run.numbers().1 >= *from && !taken.contains(&(*from, *from)));
+        let mask = moved.remove(from).or(written.map(|run| run.mask.clone()));
+        taken.extend([(*from, *from), (*to, *to)]);
+        moved.extend(mask.map(|mask| (*to, mask)));
+    }
+    let taken: Vec<_> = taken.into_iter().collect();
+    let mut left = without(runs, &taken);
+    for (id, mask) in moved {
+        push(&mut left, RowKey::Rowid(id), mask);
+    }
+    left.sort_by(|a, b| a.first.cmp(&b.first));
     left
 }
 

@@ -136,6 +136,21 @@ fn numbers_that_named_no_row_when_a_table_was_tracked_stay_numbers() {
 }
 
 #[test]
+fn a_number_that_a_row_is_given_while_it_moves_stays_one() {
+    let mut both = families(2);
+    both[0].run("INSERT INTO c VALUES(1, 'first', NULL)");
+    both[1].run("INSERT INTO c VALUES(1, 'second', NULL)");
+    converge(&mut both);
+    // With this the second row gets its number back, in the fold that notices the other.
+    both[1].run("DELETE FROM c WHERE tag = 'first'; UPDATE c SET parent = 1");
+    both[0].run("INSERT INTO p VALUES(1, 'a', NULL)");
+    converge(&mut both);
+    both[0].run("UPDATE p SET id = 2; INSERT INTO p VALUES(3, 'b', NULL)");
+    converge(&mut both);
+    assert_all(&both, "SELECT tag, parent FROM c", &["second|1"]);
+}
+
+#[test]
 fn a_child_that_comes_before_its_parent_finds_it() {
     let mut both = families(2);
     let mut reader = replica("", &[]);
@@ -266,7 +281,7 @@ enum Turn {
 
 fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
-        3 => prop::collection::vec(step(), 1..4).prop_map(Turn::Write),
+        3 => prop::collection::vec(step(), 1..6).prop_map(Turn::Write),
         2 => (0usize..3).prop_map(Turn::Pull),
     ]
 }
@@ -290,6 +305,18 @@ struct Model {
     parents: BTreeMap<String, Meant>,
     children: BTreeMap<String, Meant>,
     gone: BTreeSet<String>,
+    /// Children that were ever given a number without looking.
+    wandered: BTreeSet<String>,
+    /// Those of them that a device may have seen refer to a row which made way for another.
+    unsure: BTreeSet<String>,
+}
+
+/// What one device did since it last looked.
+#[derive(Default)]
+struct Window {
+    /// Parents that were there before and are removed, by their ids.
+    removed: BTreeMap<i64, String>,
+    added: BTreeSet<String>,
 }
 
 impl Model {
@@ -312,7 +339,41 @@ impl Model {
     fn numbers(&self) -> BTreeSet<String> {
         let all = self.children.iter();
         let wander = all.filter(|(_, meant)| **meant == Meant::Number);
-        wander.map(|(tag, _)| tag.clone()).collect()
+        let wander = wander.map(|(tag, _)| tag);
+        wander.chain(&self.unsure).cloned().collect()
+    }
+
+    /// Has cells of a device that hold the id of a removed row mean what has it, before anybody
+    /// looks: the new row, or, where that is gone as well, the removed one.
+    fn inherit(&mut self, replica: &Replica, at: usize, window: &Window) {
+        for (id, former) in &window.removed {
+            let holder = replica.rows(&format!("SELECT tag FROM p WHERE id = {id}"));
+            let holder = holder.first().unwrap_or(former);
+            if self.births[former].0 == at {
+                continue;
+            }
+            for tag in replica.rows(&format!("SELECT tag FROM p WHERE up = {id}")) {
+                self.parents.insert(tag, Meant::Row(holder.clone()));
+            }
+            for tag in replica.rows(&format!("SELECT tag FROM c WHERE parent = {id}")) {
+                if self.wandered.contains(&tag) {
+                    self.unsure.insert(tag.clone());
+                }
+                self.children.insert(tag, Meant::Row(holder.clone()));
+            }
+        }
+    }
+
+    /// Notes the numbers that new rows have after their device looked.
+    fn number(&mut self, replica: &Replica, at: usize, window: &Window) {
+        for tag in &window.added {
+            let id = replica.rows(&format!("SELECT id FROM p WHERE tag = '{tag}'"));
+            let id: Option<i64> = id.first().map(|id| id.parse().expect("ids are numbers"));
+            if let Some(id @ 0..) = id {
+                self.births.insert(tag.clone(), (at, id));
+                self.latest.insert((at, id), tag.clone());
+            }
+        }
     }
 }
 
@@ -320,10 +381,13 @@ fn tags(replica: &Replica, table: &str) -> Vec<String> {
     replica.rows(&format!("SELECT tag FROM {table} ORDER BY tag"))
 }
 
-/// Does what a step says and notes what is meant by it. Returns whether a parent went: SQLite could
-/// give its number to a row that is made before anybody looks, and that would be the same row.
-fn write(all: &[Replica], at: usize, step: &Step, tag: &str, model: &mut Model) -> bool {
-    let replica = &all[at];
+/// Does what a step says and notes what is meant by it.
+fn write(
+    (replica, at): (&Replica, usize),
+    (step, tag): (&Step, &str),
+    window: &mut Window,
+    model: &mut Model,
+) {
     let (parents, children) = (tags(replica, "p"), tags(replica, "c"));
     let choose = |from: &[String], at: usize| from.get(at % from.len().max(1)).cloned();
     let meant = |row: Option<String>| row.map_or(Meant::Nobody, Meant::Row);
@@ -347,8 +411,9 @@ fn write(all: &[Replica], at: usize, step: &Step, tag: &str, model: &mut Model) 
                 model.parents.insert(tag.to_owned(), Meant::Nobody);
                 model.births.insert(tag.to_owned(), birth);
                 model.latest.insert(birth, tag.to_owned());
+                window.added.insert(tag.to_owned());
             }
-            return false;
+            return;
         }
         Step::AddChild(at) => {
             let parent = choose(&parents, *at);
@@ -364,21 +429,23 @@ fn write(all: &[Replica], at: usize, step: &Step, tag: &str, model: &mut Model) 
                 _ => ("p", "up", &parents, &mut model.parents),
             };
             let Some(row) = choose(rows, *child) else {
-                return false;
+                return;
             };
             let parent = choose(&parents, *at);
             let id = id(&parent);
             if is_news(table, column, &row, &id) {
                 meanings.insert(row.clone(), meant(parent));
+                model.unsure.remove(&row);
             }
             format!("UPDATE {table} SET {column} = {id} WHERE tag = '{row}'")
         }
         Step::Wander(child, number) => {
             let Some(row) = choose(&children, *child) else {
-                return false;
+                return;
             };
             if is_news("c", "parent", &row, &number.to_string()) {
                 model.children.insert(row.clone(), Meant::Number);
+                model.wandered.insert(row.clone());
             }
             format!("UPDATE c SET parent = {number} WHERE tag = '{row}'")
         }
@@ -388,29 +455,32 @@ fn write(all: &[Replica], at: usize, step: &Step, tag: &str, model: &mut Model) 
                 _ => ("c", &children),
             };
             let Some(row) = choose(rows, *at) else {
-                return false;
+                return;
             };
             model.gone.insert(row.clone());
+            if table == "p" && !window.added.contains(&row) {
+                let id = replica.rows(&format!("SELECT id FROM p WHERE tag = '{row}'"));
+                let id = id[0].parse().expect("ids are numbers");
+                window.removed.entry(id).or_insert(row.clone());
+            }
             format!("DELETE FROM {table} WHERE tag = '{row}'")
         }
     };
     replica.conn.execute_batch(&sql).expect(&sql);
-    matches!(step, Step::RemoveParent(_) | Step::RemoveChild(_))
 }
 
 fn take(all: &mut [Replica], (at, turn): &(usize, Turn), time: usize, model: &mut Model) {
     all[*at].now = NOW + 100 * time as u64;
     match turn {
         Turn::Write(steps) => {
-            let mut has_removed = false;
+            let (replica, mut window) = (&all[*at], Window::default());
             for (nth, step) in steps.iter().enumerate() {
-                if has_removed && matches!(step, Step::AddParent(_) | Step::AddChild(_)) {
-                    continue;
-                }
                 let tag = format!("t{time}_{nth}");
-                has_removed |= write(all, *at, step, &tag, model);
+                write((replica, *at), (step, &tag), &mut window, model);
             }
-            fold(&all[*at].conn, all[*at].now).expect("fold");
+            model.inherit(replica, *at, &window);
+            fold(&replica.conn, replica.now).expect("fold");
+            model.number(replica, *at, &window);
         }
         Turn::Pull(from) if from != at => {
             let (left, right) = all.split_at_mut((*at).max(*from));
@@ -443,9 +513,12 @@ proptest! {
             }
             let ups = "SELECT p.tag, u.tag FROM p LEFT JOIN p AS u ON u.id = p.up ORDER BY p.tag";
             prop_assert_eq!(replica.rows(ups), model.shown(&model.parents));
-            let mut family = replica.rows(FAMILY);
-            family.retain(|row| row.split('|').next().is_some_and(|tag| !numbers.contains(tag)));
-            prop_assert_eq!(family, model.shown(&model.children));
+            let told = |mut family: Vec<String>| {
+                family.retain(|row| row.split('|').next().is_some_and(|tag| !numbers.contains(tag)));
+                family
+            };
+            let family = told(replica.rows(FAMILY));
+            prop_assert_eq!(family, told(model.shown(&model.children)));
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Schema {
     pub(crate) enforces_keys: bool,
     /// Whether references are checked at the end of a transaction.
     is_deferred: bool,
+    /// Whether SQLite gives no id twice.
+    is_counted_on: bool,
     /// What becomes of `likes` when two devices write it.
     likes: Likes,
 }
@@ -80,7 +82,7 @@ impl Schema {
             Just(Likes::Min),
         ];
         let actions = (Action::any(), Action::any(), Action::any());
-        let all = (actions, titles, likes, any::<[bool; 3]>());
+        let all = (actions, titles, likes, any::<[bool; 4]>());
         all.prop_map(move |(actions, titles, likes, flags)| Schema {
             album: actions.0,
             track: actions.1,
@@ -90,6 +92,7 @@ impl Schema {
             has_text_key: flags[1],
             enforces_keys,
             is_deferred: flags[2],
+            is_counted_on: flags[3],
             likes,
         })
     }
@@ -103,6 +106,12 @@ impl Schema {
                 "CREATE UNIQUE INDEX titles ON album(title COLLATE NOCASE) WHERE listed;"
             }
         };
+        // Without it SQLite gives ids again, also those of rows that wait.
+        let counts = if self.is_counted_on {
+            "AUTOINCREMENT"
+        } else {
+            ""
+        };
         let key = if self.has_text_key { "TEXT" } else { "INTEGER" };
         let deferred = if self.is_deferred {
             "DEFERRABLE INITIALLY DEFERRED"
@@ -111,14 +120,14 @@ impl Schema {
         };
         let [album, track, node] = [self.album, self.track, self.node].map(Action::sql);
         format!(
-            "CREATE TABLE artist(id INTEGER PRIMARY KEY AUTOINCREMENT, token TEXT,
+            "CREATE TABLE artist(id INTEGER PRIMARY KEY {counts}, token TEXT,
                 name TEXT {unique}, low INTEGER NOT NULL DEFAULT 0, high INTEGER NOT NULL DEFAULT 5,
                 CHECK(low <= high));
-             CREATE TABLE album(id INTEGER PRIMARY KEY AUTOINCREMENT, token TEXT, title TEXT,
+             CREATE TABLE album(id INTEGER PRIMARY KEY {counts}, token TEXT, title TEXT,
                 listed INTEGER, artist INTEGER REFERENCES artist(id) {album} {deferred});
              CREATE TABLE track(id {key} PRIMARY KEY NOT NULL, token TEXT, likes INTEGER,
                 album INTEGER REFERENCES album {track} {deferred});
-             CREATE TABLE node(id INTEGER PRIMARY KEY AUTOINCREMENT, token TEXT, note TEXT,
+             CREATE TABLE node(id INTEGER PRIMARY KEY {counts}, token TEXT, note TEXT,
                 parent INTEGER REFERENCES node(id) {node} {deferred});
              {titles}"
         )
