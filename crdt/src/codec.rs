@@ -449,15 +449,24 @@ impl<'a> Reader<'a> {
     }
 
     fn name(&mut self) -> Result<String, DecodeError> {
+        let name = self.column_name()?;
+        if name.is_empty() {
+            return Err(self.invalid("a table's name is not empty"));
+        }
+        Ok(name)
+    }
+
+    /// SQLite takes a column without a name, too.
+    fn column_name(&mut self) -> Result<String, DecodeError> {
         let name = self.string(NAME_BYTES_MAX)?;
-        if name.is_empty() || name.contains('\0') {
-            return Err(self.invalid("a name is not empty and has no NUL"));
+        if name.contains('\0') {
+            return Err(self.invalid("a name has no NUL"));
         }
         Ok(name)
     }
 
     fn names(&mut self) -> Result<Vec<String>, DecodeError> {
-        let names = self.list(2, Reader::name)?;
+        let names = self.list(1, Reader::column_name)?;
         if names.len() > COLUMNS_COUNT_MAX {
             return Err(self.invalid("a table has at most 2000 columns"));
         }

@@ -11,7 +11,7 @@ use syncline_crdt::{
     Changeset, DecodeError, DeltaError, Group, Hlc, SiteId, TableChanges, TableSchema,
 };
 
-use crate::candidate::{candidates, is_reserved};
+use crate::candidate::{Obstacle, is_reserved, obstacle};
 use crate::clocks::Clock;
 use crate::collect::{self, Past, Rejoin, Standing};
 use crate::constraints::{self, Touched};
@@ -102,8 +102,8 @@ pub enum ImportError {
     },
     /// Its cells join, by a policy that this replica does not have for it.
     #[error(
-        "`{table}` was tracked with options that this program does not hold to: update Syncline \
-         here"
+        "cells of `{table}` join on the other device and not here: track it with the same columns' \
+         policies on both, as syncline_status() tells them, or update Syncline here"
     )]
     NotHeld {
         /// The table.
@@ -112,7 +112,7 @@ pub enum ImportError {
     /// Here the table's ids mean something else than there.
     #[error(
         "equal ids of `{table}` are one row on one of the devices and two on the other: untrack it \
-         here, give its new rows ids of their own, and import again"
+         here, give its new rows ids of their own, and track it again with the same `ids`"
     )]
     OtherIds {
         /// The table.
@@ -120,8 +120,8 @@ pub enum ImportError {
     },
     /// A table is tracked here with other policies.
     #[error(
-        "`{table}` is tracked here with other column policies: untrack it here, or there, and \
-         import again"
+        "`{table}` is tracked here with other column policies: untrack it here, or there, and track \
+         it again with the same `columns`"
     )]
     OtherPolicies {
         /// The table.
@@ -138,7 +138,9 @@ pub enum ImportError {
         source: DeltaError,
     },
     /// The table's name is SQLite's or ours.
-    #[error("it changes `{table}`, and names beginning with sqlite_ and syncline_ are reserved")]
+    #[error(
+        "it changes `{table}`, and names beginning with sqlite_, syncline_ and crsql_ are reserved"
+    )]
     Reserved {
         /// The table.
         table: String,
@@ -220,9 +222,18 @@ pub fn import_changeset(
             past.filled = gaps::filled(conn, changeset)?;
         }
         report.changed_count = merge_tables(conn, &changeset.tables, &mut past)?;
+        // What a row counts as decides who has a unique value.
+        let mut claimed = Touched::default();
         for table in adopted {
-            track::claim(conn, table)?;
+            if let Some(table) = track::claim(conn, table)? {
+                let rows = constraints::Rows {
+                    is_whole: true,
+                    ..constraints::Rows::default()
+                };
+                claimed.add(table.id, rows);
+            }
         }
+        report.changed_count += constraints::settle(conn, claimed)?;
         for table in &renamed {
             parked::replay(conn, table, Past::of(conn)?)?;
         }
@@ -319,10 +330,13 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError
     let mut taken = Taken::Known;
     let is_here = TableInfo::read(conn, &schema.name)?.is_some();
     let untracked = untracked::id_of(conn, &schema.name)?;
-    if let Some(id) = untracked.filter(|_| !is_here) {
-        track::forget(conn, id)?;
+    match untracked {
+        Some(id) if !is_here => track::forget(conn, id)?,
+        // What arrives waits until it is tracked again.
+        Some(_) => return Ok(Taken::Known),
+        None => {}
     }
-    if is_here && (untracked.is_some() || track::id_of(conn, &schema.name)?.is_none()) {
+    if is_here && track::id_of(conn, &schema.name)?.is_none() {
         taken = Taken::Adopted(track::adopt(conn, &schema.name, &options)?);
     }
     if let Some(id) = track::id_of(conn, &schema.name)? {
@@ -341,20 +355,15 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError
     for statement in &schema.statements {
         conn.prepare(statement)?.execute([])?;
     }
-    let obstacle = candidates(conn)?
-        .into_iter()
-        .find(|candidate| candidate.name == schema.name)
-        .and_then(|candidate| candidate.obstacle);
-    if let Some(obstacle) = obstacle {
-        return Err(TrackError::Refused {
-            table: schema.name.clone(),
-            obstacle,
-        }
-        .into());
-    }
-    let Some(info) = TableInfo::read(conn, &schema.name)? else {
-        return Ok(Taken::Known);
+    let refused = |obstacle| TrackError::Refused {
+        table: schema.name.clone(),
+        obstacle,
     };
+    let info = TableInfo::read(conn, &schema.name)?;
+    let info = info.ok_or_else(|| refused(Obstacle::Missing))?;
+    if let Some(obstacle) = obstacle(conn, &info)? {
+        return Err(refused(obstacle).into());
+    }
     let site = Sites::load(conn)?.ordinal(conn, schema.stamp.site)?;
     let tracked = Clock {
         site,
@@ -475,34 +484,41 @@ fn parents_first<'c>(
     conn: &Connection,
     tables: &'c [TableChanges],
 ) -> Result<Vec<&'c TableChanges>, ImportError> {
-    let lower = |changes: &TableChanges| changes.name.to_ascii_lowercase();
-    let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (at, changes) in tables.iter().enumerate() {
-        places.entry(lower(changes)).or_default().push(at);
+    let mut nodes: BTreeMap<String, usize> = BTreeMap::new();
+    let mut changes_of: Vec<Vec<&TableChanges>> = Vec::new();
+    for changes in tables {
+        let next = changes_of.len();
+        let at = *nodes
+            .entry(changes.name.to_ascii_lowercase())
+            .or_insert(next);
+        if at == next {
+            changes_of.push(Vec::new());
+        }
+        changes_of[at].push(changes);
     }
     // For each table, what waits for it, and how many it waits for itself.
-    let mut children = vec![Vec::new(); tables.len()];
-    let mut waits_for = vec![0_usize; tables.len()];
-    for (at, changes) in tables.iter().enumerate() {
-        let Some(table) = Table::named(conn, &changes.name)? else {
+    let mut children = vec![Vec::new(); changes_of.len()];
+    let mut waits_for = vec![0_usize; changes_of.len()];
+    for (at, changes) in changes_of.iter().enumerate() {
+        let Some(table) = Table::named(conn, &changes[0].name)? else {
             continue;
         };
         let refers = table.columns.iter().filter_map(|c| c.refers.as_ref());
-        let mut parents: BTreeSet<_> = refers.map(|to| to.table.to_ascii_lowercase()).collect();
-        parents.remove(&lower(changes));
-        for parent in parents.iter().filter_map(|name| places.get(name)).flatten() {
+        let parents: BTreeSet<_> = refers.map(|to| to.table.to_ascii_lowercase()).collect();
+        let parents = parents.iter().filter_map(|name| nodes.get(name));
+        for parent in parents.filter(|parent| **parent != at) {
             children[*parent].push(at);
             waits_for[at] += 1;
         }
     }
-    let mut left: BTreeSet<usize> = (0..tables.len()).collect();
+    let mut left: BTreeSet<usize> = (0..changes_of.len()).collect();
     let mut free: BTreeSet<usize> = left.clone();
     free.retain(|at| waits_for[*at] == 0);
     let mut ordered = Vec::new();
     // Of tables that refer to each other in a circle, any may be the first.
     while let Some(at) = free.pop_first().or_else(|| left.first().copied()) {
         left.remove(&at);
-        ordered.push(&tables[at]);
+        ordered.append(&mut changes_of[at]);
         for child in std::mem::take(&mut children[at]) {
             waits_for[child] -= 1;
             if waits_for[child] == 0 && left.contains(&child) {

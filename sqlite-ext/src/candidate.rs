@@ -200,7 +200,9 @@ pub fn candidates(conn: &Connection) -> rusqlite::Result<Vec<Candidate>> {
 pub(crate) fn is_reserved(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let mut beginnings = ["sqlite_", "syncline_", "crsql_"].into_iter();
-    beginnings.any(|beginning| lower.starts_with(beginning)) || lower.contains("__crsql_")
+    let is_own = beginnings.any(|beginning| lower.starts_with(beginning));
+    // What has no name stands for tables where renames are kept.
+    is_own || lower.contains("__crsql_") || name.is_empty()
 }
 
 pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Option<Obstacle>> {

@@ -150,7 +150,9 @@ fn fold_table(
         let places = notes.rows(conn, table)?;
         // Where ids are counted, what was put over a parked row is another row.
         if !table.is_counted() {
-            constraints::take_over(conn, table, &places)?;
+            // What this fold parked nobody put a row over.
+            let before = places.difference(&moved).cloned().collect();
+            constraints::take_over(conn, table, &before)?;
         }
         touched.places.extend(places);
     }
@@ -323,7 +325,7 @@ struct Folding<'a> {
 }
 
 impl Folding<'_> {
-    /// Folds the notes and returns the rows that are shown under another id then.
+    /// Folds the notes and returns the rows that are shown under another id then, or are parked.
     fn fold(&self, notes: &mut Notes, renames: &mut Renames) -> rusqlite::Result<BTreeSet<RowKey>> {
         let mut gone = self.gone(notes)?;
         if self.table.is_counted() {
@@ -333,11 +335,11 @@ impl Folding<'_> {
         self.end_lives(&gone)?;
         self.deletions(notes)?;
         self.writes(&notes.written, None)?;
-        self.join(&notes.written)?;
+        let parked = self.join(&notes.written)?;
         // Rows that were written and then deleted before the fold have no clocks.
         gone.iter().try_for_each(|run| self.forget_runs(run))?;
         self.drop_phantoms(notes)?;
-        Ok(BTreeSet::new())
+        Ok(parked)
     }
 
     fn lane(&self, lane: i64) -> Lane {
@@ -488,14 +490,18 @@ impl Folding<'_> {
         Ok(())
     }
 
-    /// Takes in what was written to the columns whose cells join.
-    fn join(&self, written: &[Run]) -> rusqlite::Result<()> {
+    /// Takes in what was written to the columns whose cells join, and returns the rows that are
+    /// parked then.
+    fn join(&self, written: &[Run]) -> rusqlite::Result<BTreeSet<RowKey>> {
+        let mut parked = BTreeSet::new();
         if self.table.joined.is_empty() {
-            return Ok(());
+            return Ok(parked);
         }
         let joining = joined::Folding::new(self.conn, self.table)?;
-        let mut written = written.iter();
-        written.try_for_each(|run| joining.rows((&run.first, &run.last), &run.mask, self.version))
+        for run in written {
+            parked.extend(joining.rows((&run.first, &run.last), &run.mask, self.version)?);
+        }
+        Ok(parked)
     }
 
     /// Begins another life for rows that were deleted before they were written.

@@ -3,6 +3,8 @@
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use crate::value::quoted;
+
 /// Keeps triggers and foreign keys from acting on what is written here, has CHECKs evaluated, and
 /// puts the connection back as it was.
 pub(crate) struct Quiet<'a> {
@@ -10,6 +12,8 @@ pub(crate) struct Quiet<'a> {
     triggers: bool,
     foreign_keys: bool,
     ignores_checks: bool,
+    /// The statements that make the application's temporary triggers.
+    temporary: Vec<String>,
 }
 
 impl<'a> Quiet<'a> {
@@ -19,6 +23,7 @@ impl<'a> Quiet<'a> {
             triggers: conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?,
             foreign_keys: conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)?,
             ignores_checks: conn.pragma_query_value(None, CHECKS, |row| row.get(0))?,
+            temporary: take_temporary(conn)?,
         };
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
@@ -30,6 +35,9 @@ impl<'a> Quiet<'a> {
         let conn = self.conn;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, self.triggers)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, self.foreign_keys)?;
+        for sql in &self.temporary {
+            conn.execute_batch(sql)?;
+        }
         self.ignore_checks(self.ignores_checks)
     }
 
@@ -40,6 +48,23 @@ impl<'a> Quiet<'a> {
         }
         Ok(())
     }
+}
+
+/// Takes away the temporary triggers, and returns the statements that make them again. SQLite has no
+/// switch for these: it leaves them on when triggers are switched off.
+fn take_temporary(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let all = "SELECT name, sql FROM temp.sqlite_master WHERE type = 'trigger' ORDER BY rowid";
+    let mut statement = conn.prepare_cached(all)?;
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found: Vec<(String, String)> = found.collect::<Result<_, _>>()?;
+    drop(statement);
+    let mut made = Vec::new();
+    for (name, sql) in found {
+        conn.execute_batch(&format!("DROP TRIGGER temp.{}", quoted(&name)))?;
+        // SQLite keeps the statement from the trigger's name on.
+        made.push(sql.replacen("CREATE TRIGGER", "CREATE TEMP TRIGGER", 1));
+    }
+    Ok(made)
 }
 
 const CHECKS: &str = "ignore_check_constraints";

@@ -155,10 +155,10 @@ pub(crate) struct Adopted {
 }
 
 /// Counts what others did not write of an adopted table as written here, as early as this replica
-/// can still write.
-pub(crate) fn claim(conn: &Connection, adopted: Adopted) -> Result<(), TrackError> {
+/// can still write. Returns the table.
+pub(crate) fn claim(conn: &Connection, adopted: Adopted) -> Result<Option<Table>, TrackError> {
     let Some(table) = Table::named(conn, &adopted.name)? else {
-        return Ok(());
+        return Ok(None);
     };
     let lane = Lane {
         table_id: table.id,
@@ -177,7 +177,8 @@ pub(crate) fn claim(conn: &Connection, adopted: Adopted) -> Result<(), TrackErro
             }
         }
     }
-    Ok(joined::fill(conn, &table)?)
+    joined::fill(conn, &table)?;
+    Ok(Some(table))
 }
 
 /// Gives the next version to what is written by tracking.

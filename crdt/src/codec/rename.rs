@@ -21,11 +21,16 @@ impl Writer {
 impl Reader<'_> {
     pub(super) fn renames(&mut self) -> Result<Vec<Rename>, DecodeError> {
         let renames = self.list(5, |reader| {
+            let table = reader.string(NAME_BYTES_MAX)?;
+            let name = match table.is_empty() {
+                true => Reader::name,
+                false => Reader::column_name,
+            };
             Ok(Rename {
-                table: reader.string(NAME_BYTES_MAX)?,
-                former: reader.name()?,
-                name: reader.name()?,
+                former: name(reader)?,
+                name: name(reader)?,
                 stamp: reader.stamp()?,
+                table,
             })
         })?;
         if renames.len() > RENAMES_COUNT_MAX {

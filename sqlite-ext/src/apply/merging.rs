@@ -368,8 +368,15 @@ impl<'a> Merging<'a> {
             };
             let local = own.unwrap_or(whole);
             let local = sites.stamp(local.site, local.version);
-            let value = &met.values[*at];
-            let outcome = merge_cell(local, incoming, value, || self.value(met, *column))?;
+            // In a tie the greater value wins, but the ids that cells refer by are each replica's own:
+            // between them the site decides.
+            let outcome = if self.referring.has(*column) {
+                let none = || Ok::<_, rusqlite::Error>(Value::Null);
+                merge_cell(local, incoming, &Value::Null, none)?
+            } else {
+                let value = &met.values[*at];
+                merge_cell(local, incoming, value, || self.value(met, *column))?
+            };
             if outcome == CellOutcome::Incoming {
                 winners.push((*at, *column));
             }

@@ -54,7 +54,7 @@ impl Folding<'_> {
         // Rows that were written and then deleted before the fold are left out.
         let left = without(&notes.written, gone);
         self.writes(&left, Some(&mut counted))?;
-        self.join(&left)?;
+        counted.moved.extend(self.join(&left)?);
         counted.arrange(notes)
     }
 }

@@ -1,12 +1,14 @@
 //! What a fold does with joined cells: it compares what a cell shows with its state, and the
 //! difference is what was written.
 
-use rusqlite::{Connection, ErrorCode};
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
 use syncline_crdt::{Hlc, SiteId, Stamp, Value};
 
 use super::{Cell, CellPlace, show};
 use crate::clocks::{self, Lane, ROW};
-use crate::constraints::is_met;
+use crate::constraints::{Guard, is_met};
 use crate::mask::Mask;
 use crate::quiet::Quiet;
 use crate::rows;
@@ -36,18 +38,19 @@ impl<'a> Folding<'a> {
     }
 
     /// Folds the rows from `first` to `last`, of which the lanes in `mask` were written, into
-    /// `version`.
+    /// `version`. Returns those that are parked then, since the table does not admit what they come
+    /// to.
     pub(crate) fn rows(
         &self,
         (first, last): (&RowKey, &RowKey),
         mask: &Mask,
         version: Hlc,
-    ) -> rusqlite::Result<()> {
+    ) -> rusqlite::Result<BTreeSet<RowKey>> {
         let (conn, table) = (self.conn, self.table);
         let is_written = |column: &&JoinedColumn| mask.has(column.column.lane);
         let columns: Vec<&JoinedColumn> = table.joined.iter().filter(is_written).collect();
         if columns.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         let names: Vec<&str> = columns.iter().map(|column| &*column.column.name).collect();
         let key_count = table.key_columns.len();
@@ -89,25 +92,31 @@ impl<'a> Folding<'a> {
     }
 
     /// Shows what the cells come to, where that is not what was written.
-    fn correct(&self, corrections: &[Correction<'_>]) -> rusqlite::Result<()> {
+    fn correct(&self, corrections: &[Correction<'_>]) -> rusqlite::Result<BTreeSet<RowKey>> {
+        let mut parked = BTreeSet::new();
         if corrections.is_empty() {
-            return Ok(());
+            return Ok(parked);
         }
         let _quiet = Quiet::begin(self.conn)?;
+        let mut guard = Guard::new(self.conn, self.table)?;
         for (key, column, shown) in corrections {
-            // What the fold found is in the table for good; that the table admits no other value must
-            // not stop it.
+            let cell = || std::iter::once((&column.column, shown));
+            // Another cell of the row may have parked it.
+            if let Some(place) = guard.place(key)? {
+                guard.update(&place, cell())?;
+                continue;
+            }
             match show(self.conn, self.table, column, key, shown) {
-                Err(error) if is_refused(self.conn, &error) => {}
+                Err(error) if is_met(self.conn, &error) => {
+                    let place = guard.hide(key)?.ok_or(error)?;
+                    guard.update(&place, cell())?;
+                    parked.insert(self.table.life_key(key));
+                }
                 done => done.map(drop)?,
             }
         }
-        Ok(())
+        Ok(parked)
     }
-}
-
-fn is_refused(conn: &Connection, error: &rusqlite::Error) -> bool {
-    is_met(conn, error) || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
 /// Whether a column that may make reals of whole numbers shows a value.

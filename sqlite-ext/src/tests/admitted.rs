@@ -111,3 +111,37 @@ fn an_index_of_some_rows_says_nothing_of_others() {
         );
     }
 }
+
+/// Where what is written is not what is shown, the writer's own table has to admit that, too.
+#[test]
+fn what_a_cell_comes_to_waits_where_it_was_written_as_well() {
+    let cases = [
+        (
+            "m INTEGER, v, CHECK(m <> 5 OR v IS NULL)",
+            "max",
+            "5, NULL",
+            "m = 3, v = 1",
+        ),
+        (
+            "m TEXT CHECK(m LIKE '{ %'), v",
+            "document",
+            "'{ \"a\":1}', 1",
+            "m = '{ \"a\":2}'",
+        ),
+    ];
+    for (shape, policy, row, edit) in cases {
+        let options = format!(r#"{{"columns":{{"m":"{policy}"}}}}"#);
+        let options = TableOptions::parse(&options).expect("options");
+        let schema = format!("CREATE TABLE t(id INTEGER PRIMARY KEY, {shape})");
+        let mut a = replica_of(&schema, &["t"], &options);
+        let mut b = replica("", &[]);
+        a.run(&format!("INSERT INTO t VALUES(1, {row})"));
+        b.pull(&a);
+        a.run(&format!("UPDATE t SET {edit}"));
+        for replica in meet([a, b]) {
+            assert_eq!(replica.rows("SELECT * FROM t"), [""; 0], "{policy}");
+            let waits = "SELECT constraint_name LIKE 'CHECK%' FROM syncline_conflicts";
+            assert_eq!(replica.rows(waits), ["1"], "{policy}");
+        }
+    }
+}

@@ -307,6 +307,7 @@ fn devices_that_mean_ids_differently_are_told_so_and_nothing_changes() {
         assert_eq!((into.digest(), into.seen()), before);
     }
     untrack(&b.conn, "note", b.now).expect("untrack");
+    track(&b.conn, "note", &with_ids(Ids::Counted), b.now).expect("track");
     b.pull(&a);
     a.pull(&b);
     assert_eq!(a.digest(), b.digest());

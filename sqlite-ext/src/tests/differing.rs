@@ -46,6 +46,40 @@ fn rows_that_were_there_lose_to_what_was_shared_whatever_else_was_written_here()
     }
 }
 
+/// A unique value goes to who claimed it first, as everybody knows the claims.
+#[test]
+fn unique_values_of_rows_that_were_there_are_shown_as_elsewhere() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, mail TEXT UNIQUE, name TEXT);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, t INTEGER REFERENCES t(id))";
+    for has_written in [false, true] {
+        let mut a = replica(schema, &["t", "c"]);
+        let schema = format!("{schema}; CREATE TABLE u(id INTEGER PRIMARY KEY)");
+        let mut b = replica(&schema, if has_written { &["u"] } else { &[] });
+        b.now += 20;
+        if has_written {
+            b.run("INSERT INTO u VALUES(1)").seen();
+        }
+        b.run("INSERT INTO t VALUES(2, 'x@x', 'bob'), (3, 'y', 'c')");
+        b.run("INSERT INTO c VALUES(1, 2)");
+        for tag in 0..3 {
+            a.run(&format!(
+                "INSERT OR REPLACE INTO t VALUES(1, 'x@x', 'alice{tag}')"
+            ));
+        }
+        b.pull(&a);
+        a.pull(&b);
+        let [shown, other] = [&a, &b].map(|replica| {
+            let all = "SELECT t.name, c.id FROM t LEFT JOIN c ON c.t = t.id ORDER BY 1";
+            let waits =
+                "SELECT table_name, key, constraint_name FROM syncline_conflicts ORDER BY 1";
+            (replica.rows(all), replica.rows(waits))
+        });
+        assert_eq!(shown, other);
+        assert!(!shown.1.is_empty(), "{shown:?}");
+        converge(&mut [a, b]);
+    }
+}
+
 #[test]
 fn rows_that_were_there_before_a_table_arrived_lose_to_what_was_shared() {
     let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a)";
@@ -280,4 +314,43 @@ fn a_name_is_found_through_a_thousand_renames() {
     b.now = a.now;
     b.pull(&a);
     assert_eq!(b.rows("SELECT c0 FROM t"), ["x"]);
+}
+
+#[test]
+fn a_column_without_a_name_is_a_column() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY, \"\")", &["t"]);
+    let mut b = replica("", &[]);
+    a.run("INSERT INTO t VALUES(1, 'x')");
+    b.pull(&a).run("UPDATE t SET \"\" = 'y'");
+    a.pull(&b);
+    assert_eq!(a.rows("SELECT * FROM t"), ["1|y"]);
+    a.run("ALTER TABLE t RENAME COLUMN \"\" TO named; UPDATE t SET named = 'z'");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|z"]);
+    b.run("ALTER TABLE t RENAME COLUMN \"\" TO named");
+    converge(&mut [a, b]);
+}
+
+/// They are the application's own, of one connection, and SQLite has no switch for them.
+#[test]
+fn temporary_triggers_do_not_act_on_merged_rows_and_stay() {
+    let schema =
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE audit(id TEXT PRIMARY KEY, n)";
+    let mut a = replica(schema, &["t", "audit"]);
+    let mut b = replica("", &[]);
+    a.run("INSERT INTO audit VALUES('n', 0)");
+    b.pull(&a).run(
+        "CREATE TEMP TRIGGER \"count \"\"them\"\"\" AFTER INSERT ON t BEGIN
+            UPDATE audit SET n = n + 1; END;
+        CREATE TEMP TRIGGER refuse BEFORE INSERT ON main.t WHEN NEW.v = 'no' BEGIN
+            SELECT RAISE(IGNORE); END",
+    );
+    a.run("INSERT INTO t VALUES(1, 'one'), (2, 'no')");
+    b.pull(&a);
+    assert_eq!(b.rows("SELECT id FROM t"), ["1", "2"]);
+    assert_eq!(b.rows("SELECT n FROM audit"), ["0"]);
+    b.run("INSERT INTO t VALUES(3, 'three'), (4, 'no')");
+    assert_eq!(b.rows("SELECT id FROM t"), ["1", "2", "3"]);
+    assert_eq!(b.rows("SELECT n FROM audit"), ["1"]);
+    converge(&mut [a, b]);
 }

@@ -118,6 +118,55 @@ fn a_parked_row_that_makes_way_keeps_the_number_that_names_no_row() {
     assert_all(&all, "SELECT parent FROM c WHERE tag = 'waits'", &["1"]);
 }
 
+/// Also where the new row is shown under another id at once.
+#[test]
+fn a_new_row_that_takes_a_parked_rows_number_keeps_its_own_that_names_no_row() {
+    let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p(id))";
+    let mut all = replicas(schema, &["c", "p"], 2);
+    all[0].run("INSERT INTO c VALUES(1, 'a', 99)");
+    let (first, rest) = all.split_at_mut(1);
+    rest[0]
+        .pull(&first[0])
+        .run("INSERT INTO c VALUES(1, 'b', 98)");
+    converge(&mut all);
+    all[0].run("INSERT INTO p VALUES(98, 'x'), (99, 'y')");
+    converge(&mut all);
+    all[0].run("DELETE FROM p");
+    converge(&mut all);
+    all[1].run("INSERT INTO p VALUES(99, 'of b')");
+    all[0].run("INSERT INTO p VALUES(99, 'of a')");
+    converge(&mut all);
+    assert_all(&all, "SELECT parent FROM c WHERE tag = 'a'", &["99"]);
+}
+
+/// The ids that two cells refer by are no measure: each replica has its own.
+#[test]
+fn of_references_written_at_one_time_the_same_wins_everywhere() {
+    let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p(id))";
+    let a = replica_of(schema, &["p"], &with_ids(Ids::Counted));
+    track(&a.conn, "c", &TableOptions::default(), NOW).expect("the table is tracked");
+    let mut all = [a, replica("", &[])];
+    all[0].run("INSERT INTO p VALUES(1, 'one'); INSERT INTO c VALUES(1, 'child', 1)");
+    let (first, rest) = all.split_at_mut(1);
+    rest[0].pull(&first[0]);
+    converge(&mut all);
+    let now = all[0].now + 1_000;
+    for (replica, tag) in all.iter_mut().zip(["a", "b"]) {
+        replica.now = now;
+        let writes = format!("INSERT INTO p VALUES(2, '{tag}'); UPDATE c SET parent = 2");
+        replica.conn.execute_batch(&writes).expect(&writes);
+        fold(&replica.conn, now).expect("fold");
+    }
+    let changes = [0, 1].map(|at| export(&all[at].conn, &all[1 - at].seen(), now).expect("export"));
+    import_changeset(&all[0].conn, &changes[1], now).expect("import");
+    import_changeset(&all[1].conn, &changes[0], now).expect("import");
+    assert_eq!(all[0].digest(), all[1].digest());
+    let [one, other] = [0, 1].map(|at| all[at].rows(FAMILY));
+    assert_eq!(one, other);
+}
+
 #[test]
 fn numbers_that_named_no_row_when_a_table_was_tracked_stay_numbers() {
     let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);

@@ -120,7 +120,7 @@ fn hostile_changesets_are_refused_by_name_and_change_nothing() {
             c.tables[0].groups[0].columns.clear();
             c.tables[0].groups[0].values.truncate(1);
         }),
-        ("does not hold to", |c| {
+        ("join on the other device", |c| {
             c.tables[0].groups[0].kind = GroupKind::Deltas;
             c.tables[0].groups[0].values[1] = Value::Blob(vec![1]);
         }),

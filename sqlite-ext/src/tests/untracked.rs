@@ -153,3 +153,26 @@ fn a_table_that_was_dropped_and_made_anew_while_it_was_untracked_deletes_no_row(
         converge(&mut both);
     }
 }
+
+/// Also from a whole export, as from somebody who has lost something.
+#[test]
+fn a_table_that_was_untracked_is_not_tracked_by_what_arrives() {
+    let mut both = two(ALL_KINDS[0].1);
+    both[1].untrack();
+    both[1].run("INSERT INTO t VALUES('9', 'private', 'x')");
+    both[0].run("INSERT INTO t VALUES('7', 'shared', 'x')");
+    let whole = export(&both[0].conn, &VersionVector::new(), both[0].now).expect("export");
+    import_changeset(&both[1].conn, &whole, both[0].now).expect("import");
+    assert_eq!(tracked_tables(&both[1].conn).expect("names"), [""; 0]);
+    let (a, b) = both.split_at_mut(1);
+    a[0].pull(&b[0]);
+    assert_eq!(a[0].rows("SELECT count(*) FROM t WHERE id = '9'"), ["0"]);
+    both[1].track();
+    converge(&mut both);
+    for replica in &both {
+        assert_eq!(
+            replica.rows("SELECT a FROM t WHERE id > '6' ORDER BY id"),
+            ["shared", "private"]
+        );
+    }
+}

@@ -52,6 +52,11 @@ impl<'a> Referring<'a> {
         })
     }
 
+    /// Whether a column refers to rows of a table with counted ids.
+    pub(super) fn has(&self, column: usize) -> bool {
+        self.columns[column].is_some()
+    }
+
     /// Puts what cells hold here in the place of the numbers of the rows that they refer to.
     /// `columns` are pairs of a place in each row and a column of the table.
     pub(super) fn bind<'g>(
