@@ -14,7 +14,7 @@ use crate::options::{KEY_SEPARATOR, TableOptions};
 use crate::shadow::tick;
 use crate::shape::Shape;
 use crate::table::{Table, TableError, TableInfo, list};
-use crate::{capture, columns, constraints, other_names};
+use crate::{capture, columns, constraints, other_names, rights};
 
 /// What became of a table's columns.
 #[derive(Debug)]
@@ -180,6 +180,7 @@ pub(crate) fn take_up(
     conn.prepare_cached(set)?.execute(values)?;
     if let Some(table) = Table::read(conn, id, &entry.name)? {
         capture::renew(conn, &table)?;
+        rights::fill(conn, &table)?;
         constraints::capture(conn, &table)?;
         columns::take_up(conn, &table, now_unix_ms)?;
     }

@@ -13,6 +13,7 @@ use syncline_crdt::Value;
 
 use crate::mask;
 use crate::policies;
+use crate::rights;
 use crate::table::{Column, KeyKind, Table, list};
 use crate::value::{Bound, quoted};
 use crate::watermark;
@@ -25,13 +26,14 @@ pub(crate) const DELETED: i64 = -2;
 /// one column would pay for all; a trigger each would cost an update of all columns more.
 const COLUMNS_TOGETHER: usize = 8;
 /// The names under which every rowid is known.
-const ROWID_NAMES: [&str; 3] = ["rowid", "oid", "_rowid_"];
+pub(crate) const ROWID_NAMES: [&str; 3] = ["rowid", "oid", "_rowid_"];
 
 /// Begins to capture a table's writes.
 pub(crate) fn begin(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     let (pending, keys) = (table.pending(), keys(table));
     let columns = format!("{keys}, {}", masks(table).join(", "));
     conn.execute_batch(&format!("CREATE TABLE main.{pending}({columns});"))?;
+    rights::begin(conn, table)?;
     create(conn, triggers(table, Some(watermark::LEAST)))
 }
 
@@ -45,6 +47,7 @@ pub(crate) fn renew(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
             conn.execute_batch(&add)?;
         }
     }
+    rights::begin(conn, table)?;
     create(conn, triggers(table, None))
 }
 
@@ -58,6 +61,7 @@ pub(crate) fn renew_insert(conn: &Connection, table: &Table, ceiling: i64) -> ru
 /// Ends the capture of a table's writes.
 pub(crate) fn end(conn: &Connection, table_id: i64) -> rusqlite::Result<()> {
     drop_triggers(conn, table_id)?;
+    rights::end(conn, table_id)?;
     conn.execute_batch(&format!(
         "DROP TABLE IF EXISTS main.syncline_pending_{table_id};"
     ))

@@ -35,7 +35,7 @@ pub(crate) mod checks;
 mod foreign;
 mod graph;
 mod guard;
-mod listing;
+pub(crate) mod listing;
 pub(crate) mod masks;
 mod nullable;
 mod reference;

@@ -4,10 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, Error, Result};
-use syncline_crdt::{Seen, VersionVector};
+use syncline_crdt::{Seen, SiteId, Value, VersionVector};
 
 use crate::apply::STATEMENTS_COUNT;
 use crate::crsql;
+use crate::grant::{CounterCell, grant};
+use crate::value::from_sqlite;
 use crate::{
     TableOptions, Tracked, collect, digest, export, export_to, fold, gaps, import, is_prepared,
     leave, prepare, site_id, status, track, untrack,
@@ -21,6 +23,8 @@ use crate::{
 ///   [`TableOptions`](crate::TableOptions), as JSON |
 /// | `syncline_untrack(table)` | what happened, as text |
 /// | `syncline_leave()` | what happened, as text |
+/// | `syncline_grant(table, key, …, column, amount, site)` | how much of a bounded counter is left to
+///   take here, after another replica was given the right to take the amount |
 /// | `syncline_export([since])` | a changeset: all changes, or those after a version vector |
 /// | `syncline_import(changeset)` | the number of rows that look different now |
 /// | `syncline_collect(vector, …)` | how many deletions were forgotten that all have seen, given
@@ -52,6 +56,7 @@ pub fn register(conn: &Connection) -> Result<()> {
         untrack(conn, &table, now_unix_ms()).map_err(user)?;
         Ok(format!("{table} is an ordinary table again"))
     })?;
+    add(conn, "syncline_grant", -1, granted)?;
     add(conn, "syncline_leave", 0, |conn, _| {
         leave(conn).map_err(user)?;
         Ok("this is an ordinary database again")
@@ -126,6 +131,27 @@ fn tracked(conn: &Connection, table: &str, options: &TableOptions) -> Result<Str
         Tracked::Already => format!("{table} is tracked already"),
         Tracked::Begun { rows_count } => format!("tracking {table} with {rows_count} rows"),
     })
+}
+
+fn granted(conn: &Connection, context: &Context<'_>) -> Result<i64> {
+    let wants = "syncline_grant takes a table, the values of a row's key, a bounded counter of it, \
+        an amount, and another database's syncline_site_id()";
+    // A table, a key of at least one value, and these three.
+    let at = context.len().checked_sub(3).filter(|at| *at >= 2);
+    let at = at.ok_or_else(|| usage(wants))?;
+    let value = |at| context.get_raw(at);
+    let key: Vec<Value> = (1..at).map(|at| from_sqlite(value(at))).collect();
+    let column = value(at).as_str().map_err(|_| usage(wants))?;
+    let amount = value(at + 1).as_i64().map_err(|_| usage(wants))?;
+    let site = value(at + 2).as_blob().map_err(|_| usage(wants))?;
+    let site: [u8; 16] = site.try_into().map_err(|_| usage(wants))?;
+    let table = name_argument(context)?;
+    let counter = CounterCell {
+        table: &table,
+        key: &key,
+        column,
+    };
+    grant(conn, counter, (amount, SiteId(site)), now_unix_ms()).map_err(user)
 }
 
 fn add<T: rusqlite::functions::SqlFnOutput + 'static>(

@@ -22,6 +22,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, params, params_from_iter};
 use syncline_crdt::{DeltaError, History, Hlc, Policy, SiteEntries, Stamp, Value};
 
+use crate::rights;
 use crate::shadow::{Sites, version_from, version_to};
 use crate::table::{JoinedColumn, RowKey, Table};
 use crate::value::{Bound, quoted};
@@ -193,7 +194,7 @@ pub(crate) fn forget(
             conn.prepare_cached(&delete)?.execute(rows)?;
         }
     }
-    Ok(())
+    rights::forget(conn, table, first, last)
 }
 
 /// Drops all that is kept of a column, or of a whole table.
@@ -207,13 +208,13 @@ pub(crate) fn forget_lanes(
             format!("DELETE FROM {shadow} WHERE table_id = ?1 AND lane = ifnull(?2, lane)");
         conn.execute(&delete, (table_id, lane))?;
     }
-    Ok(())
+    rights::forget_lanes(conn, table_id, lane)
 }
 
 /// Names a row's cells by another key.
 pub(crate) fn rename(
     conn: &Connection,
-    table_id: i64,
+    table: &Table,
     from: &RowKey,
     to: &RowKey,
 ) -> rusqlite::Result<()> {
@@ -221,12 +222,12 @@ pub(crate) fn rename(
         // What another row left under the key must not mix with what comes there.
         let clear = format!("DELETE FROM {shadow} WHERE table_id = ?1 AND key = ?2");
         conn.prepare_cached(&clear)?
-            .execute(params![table_id, to])?;
+            .execute(params![table.id, to])?;
         let rename = format!("UPDATE {shadow} SET key = ?3 WHERE table_id = ?1 AND key = ?2");
         conn.prepare_cached(&rename)?
-            .execute(params![table_id, from, to])?;
+            .execute(params![table.id, from, to])?;
     }
-    Ok(())
+    rights::rename(conn, table, from, to)
 }
 
 /// Returns the rows of which cells are kept.

@@ -92,14 +92,6 @@ pub enum OptionsError {
     /// They are not the JSON that is expected.
     #[error("these are no options of a table: {0}")]
     Json(#[from] serde_json::Error),
-    /// They ask for something that no replica holds to.
-    #[error("`{option}` of `{table}` is not held across devices: leave it out")]
-    NotHeld {
-        /// The table.
-        table: String,
-        /// The option.
-        option: &'static str,
-    },
     /// A column cannot have its policy.
     #[error("`{column}` of `{table}` cannot have its policy: {reason}")]
     Unfit {
@@ -216,17 +208,7 @@ impl TableOptions {
                 column: column.clone(),
             });
         }
-        // What is accepted here is promised to every replica.
-        let is_bounded = |policy| matches!(policy, &ColumnPolicy::BoundedCounter { .. });
-        let option = if self.columns.values().any(is_bounded) {
-            "bounded_counter"
-        } else {
-            return Ok(());
-        };
-        Err(OptionsError::NotHeld {
-            table: info.name.clone(),
-            option,
-        })
+        Ok(())
     }
 }
 

@@ -278,7 +278,7 @@ impl<'a> Placing<'a> {
             }
         }
         if !self.table.joined.is_empty() {
-            joined::rename(self.conn, self.table.id, &old, &new)?;
+            joined::rename(self.conn, self.table, &old, &new)?;
         }
         self.moved.push((from, to));
         Ok(())

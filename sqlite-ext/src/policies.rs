@@ -6,11 +6,12 @@
 use rusqlite::Connection;
 use syncline_crdt::Policy;
 
-use crate::capture::{outlasting, trigger};
+use crate::capture::{ROWID_NAMES, differs, outlasting, trigger};
 use crate::constraints::unique;
 use crate::options::{ColumnPolicy, OptionsError, TableOptions};
+use crate::rights;
 use crate::shape::{Affinity, StrictType};
-use crate::table::{ColumnInfo, JoinedColumn, Table, TableInfo, list};
+use crate::table::{Column, ColumnInfo, JoinedColumn, KeyKind, Table, TableInfo, list};
 use crate::value::quoted;
 
 /// The view that lists the policies of all columns beside the keys.
@@ -40,12 +41,17 @@ pub(crate) fn check(
         };
         let (table, name) = (quoted(&info.name), quoted(&column.name));
         let value = format!("main.{table}.{name}");
-        let Some((reason, condition)) = unfit_value(policy, &value) else {
-            continue;
+        let below = match policy {
+            Policy::BoundedCounter { floor } => {
+                Some(("it holds less than its floor", format!("{value} < {floor}")))
+            }
+            _ => None,
         };
-        let find = format!("SELECT 1 FROM main.{table} WHERE {condition} LIMIT 1");
-        if conn.prepare(&find)?.exists([])? {
-            return Err(unfit(info, column, reason));
+        for (reason, condition) in unfit_value(policy, &value).into_iter().chain(below) {
+            let find = format!("SELECT 1 FROM main.{table} WHERE {condition} LIMIT 1");
+            if conn.prepare(&find)?.exists([])? {
+                return Err(unfit(info, column, reason));
+            }
         }
     }
     Ok(())
@@ -79,12 +85,28 @@ pub(crate) fn refusal(
             .exists((&info.name, &column.name))?
         {
             "it refers to another table, and references do not join"
+        } else if is_default_below(conn, column, policy)? {
+            "its default is below its floor"
         } else {
             continue;
         };
         return Ok(Some(unfit(info, column, reason)));
     }
     Ok(None)
+}
+
+fn is_default_below(
+    conn: &Connection,
+    column: &ColumnInfo,
+    policy: ColumnPolicy,
+) -> rusqlite::Result<bool> {
+    match (policy, &column.default) {
+        (ColumnPolicy::BoundedCounter { floor }, Some(default)) => {
+            let below = format!("SELECT ifnull(({default}) < {floor}, FALSE)");
+            conn.query_row(&below, [], |row| row.get(0))
+        }
+        _ => Ok(false),
+    }
 }
 
 fn unfit(info: &TableInfo, column: &ColumnInfo, reason: &'static str) -> OptionsError {
@@ -138,6 +160,10 @@ pub(crate) fn triggers(table: &Table) -> Vec<String> {
         let refusal = |joined: &JoinedColumn| refusals(joined, is_update);
         list(table.joined.iter().filter_map(refusal), " ")
     };
+    let beyond = |is_update| {
+        let refusal = |bounded| refusals_beyond(table, bounded, is_update);
+        list(rights::bounded(table).flat_map(refusal), " ")
+    };
     let mut all = Vec::new();
     let body = refusals(false);
     if !body.is_empty() {
@@ -148,6 +174,18 @@ pub(crate) fn triggers(table: &Table) -> Vec<String> {
             .map(|joined| quoted(&joined.column.name));
         let when = format!("AFTER UPDATE OF {}", list(names, ", "));
         all.push(trigger(table, "refuse_update", &when, "", &refusals(true)));
+    }
+    let body = beyond(false);
+    if !body.is_empty() {
+        all.push(trigger(table, "refuse_beyond", "AFTER INSERT", "", &body));
+        // A row that is moved may take the place of one that others hold rights in.
+        let keys = table.key_columns.iter();
+        let bounded = rights::bounded(table).map(|(joined, _)| &joined.column);
+        let names = bounded.chain(keys).map(|column| quoted(&column.name));
+        let rowids = ROWID_NAMES.map(str::to_owned).into_iter();
+        let rowids = rowids.filter(|_| table.kind == KeyKind::Integer);
+        let when = format!("AFTER UPDATE OF {}", list(names.chain(rowids), ", "));
+        all.push(trigger(table, "refuse_lowered", &when, "", &beyond(true)));
     }
     all
 }
@@ -165,12 +203,44 @@ fn refusals(joined: &JoinedColumn, is_update: bool) -> Option<String> {
     } else {
         String::new()
     };
-    let rows = if is_update {
-        &["OLD", "NEW"][..]
+    let condition = format!("{condition}{unset}");
+    Some(refuse(&joined.column, reason, &condition, is_update))
+}
+
+/// Returns the statements that refuse a value of a bounded counter below its floor, and below what
+/// this replica's rights in it allow.
+fn refusals_beyond(
+    table: &Table,
+    (joined, floor): (&JoinedColumn, i64),
+    is_update: bool,
+) -> [String; 2] {
+    let name = quoted(&joined.column.name);
+    let least = rights::least(table, (joined, floor));
+    let lowered = if is_update {
+        let moved = list(table.key_columns.iter().map(differs), " OR ");
+        format!(" AND (NOT ifnull(NEW.{name} >= OLD.{name}, FALSE) OR {moved})")
     } else {
-        &["NEW"]
+        String::new()
     };
-    let condition = outlasting(&[&joined.column], rows, &format!("{condition}{unset}"));
-    let said = format!("{}: {reason}", joined.column.name).replace('\'', "''");
-    Some(format!("SELECT RAISE(ABORT, '{said}') WHERE {condition};"))
+    let below = format!("NEW.{name} < {floor}{lowered}");
+    let beyond = format!("NEW.{name} >= {floor} AND NEW.{name} < {least}{lowered}");
+    let column = &joined.column;
+    let floor = format!("it never goes below {floor}");
+    [
+        refuse(column, &floor, &below, is_update),
+        refuse(column, HELD_ELSEWHERE, &beyond, is_update),
+    ]
+}
+
+/// What a program is told that takes more than is left to this replica. SQLite before 3.47 takes no
+/// number here that it would have to look up.
+const HELD_ELSEWHERE: &str = "other replicas hold what would be taken: the view syncline_rights \
+    tells how low it may go here, and syncline_grant() on one of them gives more";
+
+/// Returns the statement of a trigger that refuses a row under a condition on one column.
+fn refuse(column: &Column, reason: &str, condition: &str, is_update: bool) -> String {
+    let said = format!("{}: {reason}", column.name).replace('\'', "''");
+    let rows: &[&str] = if is_update { &["OLD", "NEW"] } else { &["NEW"] };
+    let condition = outlasting(&[column], rows, condition);
+    format!("SELECT RAISE(ABORT, '{said}') WHERE {condition};")
 }

@@ -12,6 +12,7 @@ use crate::constraints::masks;
 use crate::constraints::store::{self, ParkedRow};
 use crate::heal::Entry;
 use crate::joined;
+use crate::rights;
 use crate::rows::{key_from, native_key};
 use crate::shadow::{OWN, tick_seen};
 use crate::shape::Shape;
@@ -52,6 +53,7 @@ pub(crate) fn rekey(conn: &Connection, entry: &Entry, shape: &Shape) -> Result<(
     constraints::capture(conn, &table)?;
     rename_joined(conn, &table)?;
     rename_masked(conn, &table)?;
+    rights::fill(conn, &table)?;
     former.note_gone(conn, &table)?;
     former.set_lives(conn, &table)?;
     former.park(conn, &table)?;
@@ -189,7 +191,7 @@ fn rename_joined(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
             None => native_key(conn, table, &key)?,
         };
         match named.map(|key| table.life_key(&key)) {
-            Some(to) if to != place => joined::rename(conn, table.id, &place, &to)?,
+            Some(to) if to != place => joined::rename(conn, table, &place, &to)?,
             Some(_) => {}
             None => joined::forget(conn, table, &place, &place)?,
         }

@@ -85,11 +85,11 @@ pub(crate) fn insertion(table: &Table, columns: &[&Column]) -> String {
     let mut fields: Vec<String> = (1..=names.len()).map(|at| format!("?{at}")).collect();
     if columns.len() < table.columns.len() + table.joined.len() {
         for column in table.captured() {
-            if let Some(placeholder) = column.placeholder
+            if let Some(placeholder) = &column.placeholder
                 && !columns.iter().any(|given| given.lane == column.lane)
             {
                 names.push(quoted(&column.name));
-                fields.push(placeholder.to_owned());
+                fields.push(placeholder.clone());
             }
         }
     }

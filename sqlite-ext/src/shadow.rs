@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, ErrorCode, params};
 use syncline_crdt::{Hlc, SiteId, Stamp, VersionVector};
 
-use crate::{constraints, gaps, heal, joined, policies};
+use crate::{constraints, gaps, heal, joined, policies, rights};
 
 /// The version of the shadow tables; `docs/storage.md` describes it.
 const FORMAT: i64 = 1;
@@ -124,6 +124,7 @@ pub fn prepare(conn: &Connection) -> Result<(), OpenError> {
             .try_for_each(|tables| conn.execute_batch(tables))?;
         conn.execute_batch(gaps::TABLES)?;
         conn.execute_batch(policies::VIEW)?;
+        rights::renew_view(conn)?;
         let format = "INSERT INTO syncline_meta(key, value) VALUES('format', ?1), ('clock', 0)";
         conn.execute(format, [FORMAT])?;
         heal::set_canary(conn)?;

@@ -18,7 +18,7 @@ pub(crate) struct Column {
     /// The lane of its clocks; stable while the table is tracked. Unused for key columns.
     pub(crate) lane: i64,
     /// What stands in the cell until a value arrives, as SQL; `None` where SQLite knows a default.
-    pub(crate) placeholder: Option<&'static str>,
+    pub(crate) placeholder: Option<String>,
     /// Whether `1` and `1.0` are different values in it.
     pub(crate) keeps_number_types: bool,
     /// Whether it refuses NULL.
@@ -198,17 +198,16 @@ impl Table {
         let mut lanes = conn.prepare_cached(lanes)?;
         let lanes = lanes.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let lanes: BTreeMap<String, i64> = lanes.collect::<Result<_, _>>()?;
-        // A column without a lane was added after the table was tracked; see `columns`.
-        let tracked = |column: &ColumnInfo| {
-            let lane = lanes.get(&column.name.to_ascii_lowercase())?;
-            Some(column.tracked(*lane, info.is_strict))
-        };
         let options = TableOptions::of(conn, id)?;
         let (mut columns, mut joined) = (Vec::new(), Vec::new());
-        for column in info.stored_columns().filter_map(tracked) {
+        for column in info.stored_columns() {
+            // A column without a lane was added after the table was tracked; see `columns`.
+            let Some(lane) = lanes.get(&column.name.to_ascii_lowercase()) else {
+                continue;
+            };
             match options.policy(&column.name).joins() {
-                Some(policy) => joined.push(JoinedColumn { column, policy }),
-                None => columns.push(column),
+                Some(policy) => joined.push(column.joined(*lane, info.is_strict, policy)),
+                None => columns.push(column.tracked(*lane, info.is_strict)),
             }
         }
         for (name, refers) in foreign_keys(conn, &info.name)? {
@@ -401,12 +400,27 @@ impl ColumnInfo {
         Column {
             name: self.name.clone(),
             lane,
-            placeholder: needs_placeholder.then_some(affinity.placeholder()),
+            placeholder: needs_placeholder.then(|| affinity.placeholder().to_owned()),
             keeps_number_types: affinity == Affinity::Blob,
             is_not_null: self.is_not_null,
             strict: StrictType::of(&self.declared).filter(|_| is_strict),
             refers: None,
         }
+    }
+}
+
+impl ColumnInfo {
+    fn joined(&self, lane: i64, is_strict: bool, policy: Policy) -> JoinedColumn {
+        let mut column = self.tracked(lane, is_strict);
+        if let Policy::BoundedCounter { floor } = policy {
+            // Where nobody is known to have added anything the value is the floor, or nobody's, and
+            // not the default, which is somebody's to add.
+            column.placeholder = match self.is_not_null {
+                true => Some(floor.to_string()),
+                false => self.default.as_ref().map(|_| "NULL".to_owned()),
+            };
+        }
+        JoinedColumn { column, policy }
     }
 }
 

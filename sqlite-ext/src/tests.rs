@@ -13,6 +13,8 @@ mod admitted;
 mod altered_options;
 mod altering;
 mod altering_model;
+mod bounded;
+mod bounded_model;
 mod bulk;
 mod capturing;
 mod changed_keys;

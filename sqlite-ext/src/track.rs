@@ -19,6 +19,7 @@ use crate::origin;
 use crate::parked;
 use crate::policies;
 use crate::references;
+use crate::rights;
 use crate::rows::key_from;
 use crate::shadow::{
     OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, tick_oldest, version_from,
@@ -556,6 +557,7 @@ pub fn leave(conn: &Connection) -> Result<(), TrackError> {
         crsql::leave(conn)?;
         conn.execute_batch(constraints::store::DROP)?;
         conn.execute_batch(policies::DROP)?;
+        conn.execute_batch(rights::DROP)?;
         conn.execute_batch(joined::DROP)?;
         conn.execute_batch(gaps::DROP)?;
         conn.execute_batch(

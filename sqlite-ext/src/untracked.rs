@@ -20,6 +20,7 @@ use crate::joined;
 use crate::mask;
 use crate::parked;
 use crate::quiet::Quiet;
+use crate::rights;
 use crate::rows;
 use crate::table::{Column, KeyKind, RowKey, Table, TableError, TableInfo, list};
 use crate::value::{Bound, quoted};
@@ -95,6 +96,7 @@ pub(crate) fn resume(
     capture::begin(conn, &table)?;
     let table = columns::take_up(conn, &table, now_unix_ms)?;
     capture::renew(conn, &table)?;
+    rights::fill(conn, &table)?;
     constraints::capture(conn, &table)?;
     let was = (0..table.key_columns.len()).map(|at| format!("k{at} = ?{}", at + 1));
     let was = list(was, " AND ");

@@ -4,6 +4,10 @@
 //! Who adds has the right to subtract as much; rights are given to other sites, never taken. No
 //! site subtracts beyond its rights, so the sum of all stays at or above the floor, however the
 //! sites part. A site's entry is what it added, what it used, and what it gave to whom.
+//!
+//! The value is the floor and what all sites may still subtract. A site that used more than it was
+//! given, as far as is known, may subtract nothing: so it neither shows a value below the floor nor
+//! touches what others have.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +16,9 @@ use super::counter::{clamped, whole};
 use super::entries::{amount, put_amount};
 use crate::codec::{Reader, put_varint};
 use crate::{DecodeError, SiteId, Value};
+
+/// To how many others one site may give rights in one cell.
+const GRANTS_COUNT_MAX: usize = 10_000;
 
 #[derive(Debug, Default, PartialEq)]
 struct Escrow {
@@ -25,6 +32,9 @@ impl Escrow {
         let mut reader = Reader::over(bytes);
         let (added, used) = (amount(&mut reader)?, amount(&mut reader)?);
         let granted = reader.list(18, |reader| Ok((SiteId(reader.array()?), amount(reader)?)))?;
+        if granted.len() > GRANTS_COUNT_MAX {
+            return Err(reader.invalid("an entry grants rights to at most 10,000 sites"));
+        }
         if !granted.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(reader.invalid("rights name each site once, in order"));
         }
@@ -39,9 +49,12 @@ impl Escrow {
         })
     }
 
+    fn held(bytes: &[u8]) -> Self {
+        Escrow::read(bytes).expect("the entry was checked when it was taken in")
+    }
+
     fn of(entries: &SiteEntries, site: SiteId) -> Self {
-        let held = |bytes| Escrow::read(bytes).expect("the entry was checked when it was taken in");
-        entries.entry(site).map(held).unwrap_or_default()
+        entries.entry(site).map(Escrow::held).unwrap_or_default()
     }
 
     fn write(&self) -> Vec<u8> {
@@ -61,31 +74,50 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), DecodeError> {
     Escrow::read(bytes).map(|_| ())
 }
 
-/// Returns the value: never below the floor, even where the entry that allowed a subtraction has
-/// not arrived yet.
+/// Returns how much each site may subtract. Below zero it has used what nobody gave it, as far as is
+/// known here: the entry that did has not arrived yet, or the site lies.
+fn shares(entries: &SiteEntries) -> BTreeMap<SiteId, i128> {
+    let mut shares: BTreeMap<SiteId, i128> = BTreeMap::new();
+    for (site, bytes) in entries.iter() {
+        let escrow = Escrow::held(bytes);
+        // What a site grants itself it has already.
+        let granted = escrow.granted.iter().filter(|(to, _)| **to != site);
+        let mut own = escrow.added - escrow.used;
+        for (to, amount) in granted {
+            own = own.saturating_sub(*amount);
+            let other = shares.entry(*to).or_default();
+            *other = other.saturating_add(*amount);
+        }
+        let share = shares.entry(site).or_default();
+        *share = share.saturating_add(own);
+    }
+    shares
+}
+
+/// Returns the value: what all sites may still subtract, above the floor. A site that used more
+/// than it had takes nothing from the others.
 pub(super) fn shown(entries: &SiteEntries, floor: i64) -> i64 {
-    let balance = entries.iter().fold(0_i128, |sum, (site, _)| {
-        let escrow = Escrow::of(entries, site);
-        sum.saturating_add(escrow.added - escrow.used)
-    });
-    clamped(balance.max(0).saturating_add(i128::from(floor)))
+    let left = shares(entries).into_values().filter(|share| *share > 0);
+    clamped(left.fold(i128::from(floor), i128::saturating_add))
 }
 
 /// Returns how much a site may subtract.
 pub(super) fn rights(entries: &SiteEntries, site: SiteId) -> i128 {
-    let own = Escrow::of(entries, site);
-    let given = own
-        .granted
-        .values()
-        .fold(0, |sum, amount| amount.saturating_add(sum));
-    let others = entries.iter().filter(|(other, _)| *other != site);
-    let got = others.fold(0_i128, |sum, (other, _)| {
-        let granted = Escrow::of(entries, other).granted;
-        sum.saturating_add(granted.get(&site).copied().unwrap_or(0))
-    });
-    // What was granted to oneself is given and got, so it cancels out by being neither.
-    let given = given - own.granted.get(&site).copied().unwrap_or(0);
-    (own.added - own.used - given).saturating_add(got).max(0)
+    let share = shares(entries).get(&site).copied();
+    share.unwrap_or(0).max(0)
+}
+
+/// Returns the sites that may subtract anything, with how much.
+pub(super) fn holders(entries: &SiteEntries) -> BTreeMap<SiteId, i64> {
+    let shares = shares(entries).into_iter();
+    let held = shares.filter(|(_, share)| *share > 0);
+    held.map(|(site, share)| (site, clamped(share))).collect()
+}
+
+/// Returns the least value that a site may leave in the cell.
+pub(super) fn least(entries: &SiteEntries, floor: i64, site: SiteId) -> i64 {
+    let least = i128::from(shown(entries, floor)).saturating_sub(rights(entries, site));
+    clamped(least.max(i128::from(floor)))
 }
 
 pub(super) fn edit(
@@ -106,9 +138,16 @@ pub(super) fn edit(
     is_news.then(|| own.write())
 }
 
-pub(super) fn grant(entries: &SiteEntries, from: SiteId, to: SiteId, amount: i64) -> Vec<u8> {
+/// Returns a site's next entry after it gave some of its rights away; `None` if it gave to as many
+/// others already as an entry holds.
+pub(super) fn grant(
+    entries: &SiteEntries,
+    from: SiteId,
+    to: SiteId,
+    amount: i64,
+) -> Option<Vec<u8>> {
     let mut own = Escrow::of(entries, from);
     let granted = own.granted.entry(to).or_default();
     *granted = granted.saturating_add(i128::from(amount));
-    own.write()
+    (own.granted.len() <= GRANTS_COUNT_MAX).then(|| own.write())
 }

@@ -24,6 +24,12 @@ pub enum GrantError {
     /// Only bounded counters have rights.
     #[error("only a bounded counter has rights to give")]
     NotBounded,
+    /// It has what it would give itself.
+    #[error("rights are granted to another replica, and this is the one that has them")]
+    ToItself,
+    /// It gave to as many others as it can.
+    #[error("this replica granted rights in one cell to as many others as it can")]
+    TooMany,
     /// It is nothing, or less.
     #[error("what is granted is a whole number above zero")]
     NotPositive,
@@ -123,6 +129,24 @@ impl SiteEntries {
             .then(|| counter::clamped(bounded::rights(self, site)))
     }
 
+    /// Returns the sites that may subtract anything from a bounded counter, with how much; none for
+    /// another policy.
+    pub fn holders(&self) -> BTreeMap<SiteId, i64> {
+        match self.policy {
+            Policy::BoundedCounter { .. } => bounded::holders(self),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// Returns the least value that a site may leave in a bounded counter; `None` for another
+    /// policy.
+    pub fn least(&self, site: SiteId) -> Option<i64> {
+        match self.policy {
+            Policy::BoundedCounter { floor } => Some(bounded::least(self, floor, site)),
+            _ => None,
+        }
+    }
+
     /// Returns a site's next entry after it gave some of its rights to another site.
     ///
     /// # Errors
@@ -133,10 +157,13 @@ impl SiteEntries {
         if amount <= 0 {
             return Err(GrantError::NotPositive);
         }
+        if from == to {
+            return Err(GrantError::ToItself);
+        }
         if amount > rights {
             return Err(GrantError::TooFew { rights });
         }
-        Ok(bounded::grant(self, from, to, amount))
+        bounded::grant(self, from, to, amount).ok_or(GrantError::TooMany)
     }
 
     /// Returns bytes that are equal for equal cells.

@@ -71,7 +71,7 @@ fn object<'c>(cells: impl Iterator<Item = (&'c Column, Value)>) -> String {
 }
 
 /// Returns names and values as a JSON object.
-pub(super) fn named<'c>(cells: impl Iterator<Item = (&'c str, Value)>) -> String {
+pub(crate) fn named<'c>(cells: impl Iterator<Item = (&'c str, Value)>) -> String {
     let cells = cells.map(|(name, value)| {
         let name = serde_json::Value::from(name);
         format!("{name}:{}", json(&value))

@@ -286,11 +286,11 @@ impl Crr {
             values.push(format!("?{}", at + 1));
         }
         for (_, column) in self.present() {
-            if let Some(placeholder) = column.placeholder
+            if let Some(placeholder) = &column.placeholder
                 && written.is_none_or(|written| written.name != column.name)
             {
                 names.push(quoted(&column.name));
-                values.push(placeholder.to_owned());
+                values.push(placeholder.clone());
             }
         }
         (names.join(", "), values.join(", "))

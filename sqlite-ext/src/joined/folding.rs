@@ -11,6 +11,7 @@ use crate::clocks::{self, Lane, ROW};
 use crate::constraints::{Guard, is_met};
 use crate::mask::Mask;
 use crate::quiet::Quiet;
+use crate::rights;
 use crate::rows;
 use crate::shadow::{OWN, Sites, site_id, tick_oldest};
 use crate::shape::whole;
@@ -59,12 +60,8 @@ impl<'a> Folding<'a> {
             let (key, cells) = values.split_at(key_count);
             let life_key = table.life_key(key);
             for (column, visible) in columns.iter().copied().zip(cells) {
-                let shown = self.cell(
-                    CellPlace::new(table, column, &life_key),
-                    column,
-                    visible,
-                    version,
-                )?;
+                let at = CellPlace::new(table, column, &life_key);
+                let shown = self.cell(at, column, (key, visible), version)?;
                 corrections.extend(shown.map(|shown| (key.to_vec(), column, shown)));
             }
             Ok(())
@@ -77,7 +74,7 @@ impl<'a> Folding<'a> {
         &self,
         at: CellPlace<'_>,
         column: &JoinedColumn,
-        visible: &Value,
+        (key, visible): (&[Value], &Value),
         version: Hlc,
     ) -> rusqlite::Result<Option<Value>> {
         let mut cell = Cell::read(self.conn, &self.sites, at, column.policy)?;
@@ -85,7 +82,10 @@ impl<'a> Folding<'a> {
         let delta = cell.edit(Stamp { version, site }, visible)?;
         let shown = cell.shown();
         match delta {
-            Some(delta) => cell.write(self.conn, at, (OWN, version), &delta)?,
+            Some(delta) => {
+                rights::note(self.conn, self.table, column, key, (&cell, &self.sites))?;
+                cell.write(self.conn, at, (OWN, version), &delta)?;
+            }
             None => cell.keep(),
         }
         Ok(shown.filter(|shown| !is_same(shown, visible)))

@@ -29,6 +29,7 @@ const SCHEMA: &str = "
     CREATE TABLE checked(id TEXT PRIMARY KEY, low INT CHECK(low > 0), twice INT AS (low * 2));
     CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES number(id), a);
     CREATE TABLE joined(id INTEGER PRIMARY KEY, n INTEGER, m, s TEXT, t TEXT, d TEXT);
+    CREATE TABLE trip(id TEXT PRIMARY KEY, n INTEGER NOT NULL, seats INTEGER NOT NULL);
     CREATE INDEX number_by_a ON number(a);
     CREATE INDEX word_by_length ON word(length(b));
 ";
@@ -36,6 +37,9 @@ const TABLES: [&str; 5] = ["word", "pair", "exact", "bare", "checked"];
 /// The policies of the table `joined`.
 const POLICIES: &str = "{\"columns\": {\"n\": \"counter\", \"m\": \"max\", \"s\": \"set\",
     \"t\": \"text\", \"d\": \"document\"}}";
+/// The policies of the table `trip`.
+const COUNTERS: &str =
+    "{\"columns\": {\"n\": \"counter\", \"seats\": {\"bounded_counter\": {\"floor\": 0}}}}";
 const ROWS: &str = "
     INSERT INTO joined VALUES(1, 1, 1, '[1, 2]', 'a text', '{\"a\": [1, \"some prose\"]}');
     INSERT INTO number(id, a, b) VALUES(1, 1, 'one'), (2, x'00', 'two'), (-9, 1.5, 'minus');
@@ -44,6 +48,7 @@ const ROWS: &str = "
     INSERT INTO exact VALUES(1, 1, 1.5, 'any'), (2, NULL, NULL, NULL);
     INSERT INTO bare VALUES(1.0), (2.5);
     INSERT INTO checked VALUES('k', 5), ('l', 6);
+    INSERT INTO trip VALUES('a', 1, 10), ('b', 2, 20);
     INSERT INTO child VALUES(10, 1, 'of one'), (11, 2, 'of two'), (12, NULL, 'of none');
 ";
 
@@ -60,12 +65,13 @@ fn victim() -> Replica {
     // First, since edits of texts are known by who made them.
     name(&victim, 1);
     let joining = TableOptions::parse(POLICIES).expect("options");
+    let counting = TableOptions::parse(COUNTERS).expect("options");
     let plain = TABLES.map(|table| (table, TableOptions::default()));
     let counted = ["number", "child"].map(|table| (table, with_ids(Ids::Counted)));
     for (table, options) in plain
         .into_iter()
         .chain(counted)
-        .chain([("joined", joining)])
+        .chain([("joined", joining), ("trip", counting)])
     {
         track(&victim.conn, table, &options, NOW).expect("tracked");
     }
@@ -96,6 +102,7 @@ fn corpus() -> Vec<Changeset> {
     peer.run("DELETE FROM pair WHERE x = 2; INSERT INTO number(id, b) VALUES(5, 'p'), (6, 'p')")
         .run("INSERT INTO child(id, a) VALUES(13, 'p'); DELETE FROM child WHERE id = 11")
         .run("UPDATE exact SET c = 7; UPDATE child SET parent = 5; UPDATE checked SET low = 9")
+        .run("UPDATE trip SET n = n - 5, seats = seats + 5; UPDATE trip SET seats = seats - 2")
         .run("UPDATE joined SET n = n - 2, m = 3, s = '[2]', t = 'my text', d = '{\"a\": [2]}'")
         .run("INSERT INTO joined VALUES(2, 1, 'x', '[]', 'new', '[]')")
         .run("ALTER TABLE pair RENAME COLUMN a TO renamed; UPDATE pair SET renamed = 'p'");
@@ -146,6 +153,8 @@ fn check_health(victim: &Replica) {
          UPDATE child SET a = 'h'; DELETE FROM child WHERE id = 10;
          DELETE FROM pair; UPDATE exact SET a = 8; REPLACE INTO bare VALUES(2.5);
          UPDATE joined SET n = n + 1, m = 'zz', s = '[9]', t = t || ' and more', d = '{}';
+         UPDATE trip SET n = n - 1 WHERE n > -9223372036854775808;
+         UPDATE trip SET seats = seats + 1 WHERE seats < 9223372036854775807;
          UPDATE checked SET low = 8; INSERT INTO word(id, b) VALUES('healthy', 'h')",
     )
     .expect("the victim is written to");
@@ -190,6 +199,8 @@ fn attack(victim: &Replica, bytes: &[u8], thorough: bool) -> bool {
             "it was refused and changed something: {error}"
         );
     }
+    let below = "SELECT count(*) FROM trip WHERE seats < 0";
+    assert_eq!(number(conn, below), 0, "a counter is below its floor");
     if thorough {
         check_health(victim);
     }

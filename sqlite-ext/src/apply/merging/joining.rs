@@ -5,6 +5,7 @@ use syncline_crdt::{Group, LifeOutcome, Stamp, Value};
 use super::{Cells, Merging, Met};
 use crate::apply::{ImportError, written};
 use crate::joined::{Cell, CellPlace, forget, show};
+use crate::rights;
 use crate::shadow::Sites;
 use crate::table::JoinedColumn;
 
@@ -86,6 +87,7 @@ impl<'a> Merging<'a> {
             return Ok(());
         }
         let shown = cell.shown();
+        rights::note(self.conn, self.table, column, &met.key, (&cell, sites))?;
         cell.write(self.conn, at, (site, stamp.version), delta)?;
         if let Some(shown) = shown {
             self.show(met, column, &shown)?;
