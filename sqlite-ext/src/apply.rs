@@ -206,7 +206,7 @@ pub fn import_changeset(
         let mut adopted = Vec::new();
         let renamed = other_names::take_up(conn, &changeset.renames)?;
         for table in &changeset.schemas {
-            let name = other_names::name_here(conn, &table.name)?;
+            let name = other_names::name_of(conn, &table.name, &changeset.schemas)?;
             let table = &TableSchema {
                 name,
                 ..table.clone()

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
-use syncline_crdt::{Hlc, Rename, Stamp, TableChanges};
+use syncline_crdt::{Hlc, Rename, Stamp, TableChanges, TableSchema};
 
 use crate::shadow::{OWN, Sites, version_from, version_to};
 use crate::table::{Column, Table, TableError, TableInfo};
@@ -144,6 +144,18 @@ pub(crate) fn name_here(conn: &Connection, name: &str) -> Result<String, TableEr
     let is_free = track::id_of(conn, name)?.is_none() && TableInfo::read(conn, name)?.is_none();
     let table = if is_free { table(conn, name)? } else { None };
     Ok(table.map_or_else(|| name.to_owned(), |table| table.name))
+}
+
+/// Returns the name that a table which arrives has here. Tables that arrive together are several,
+/// also where one of them has a name that another one had before.
+pub(crate) fn name_of(
+    conn: &Connection,
+    name: &str,
+    together: &[TableSchema],
+) -> Result<String, TableError> {
+    let here = name_here(conn, name)?;
+    let is_another = together.iter().any(|table| is(&table.name, &here));
+    Ok(if is_another { name.to_owned() } else { here })
 }
 
 /// Returns a table's changes under the names that its columns have here.

@@ -446,6 +446,23 @@ fn a_renamed_table_goes_on_under_both_names() {
 }
 
 #[test]
+fn a_newcomer_keeps_a_renamed_table_and_a_new_one_of_its_former_name_apart() {
+    for schema in KINDS {
+        let [mut a, _] = pair(schema);
+        a.run("ALTER TABLE t RENAME TO z").run(schema);
+        track(&a.conn, "t", &TableOptions::default(), a.now).expect("tracked");
+        a.run("INSERT INTO t(id, a) VALUES('1', 'another')");
+        let mut c = replica("", &[]);
+        c.pull(&a);
+        for table in ["t", "z"] {
+            let all = format!("SELECT * FROM {table} ORDER BY id");
+            assert_eq!(c.rows(&all), a.rows(&all), "{schema}");
+        }
+        assert_eq!(c.digest(), a.digest(), "{schema}");
+    }
+}
+
+#[test]
 fn what_waits_for_a_table_is_merged_when_it_turns_out_to_be_another_name_of_one() {
     let [mut a, mut b] = pair(KINDS[0]);
     let mut c = replica("", &[]);
