@@ -31,6 +31,8 @@ const _: () = assert!(CHANGESET_BYTES_MAX < ROW_BYTES_MAX);
 
 /// The most bytes a table's options may have.
 pub const OPTIONS_BYTES_MAX: usize = 1 << 20;
+/// The most sites that a changeset or a version vector may name: whoever takes them in keeps them.
+pub const SITES_COUNT_MAX: usize = 1 << 16;
 
 const MAGIC: &[u8; 4] = b"SYNC";
 const FORMAT: u8 = 1;
@@ -439,7 +441,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn string(&mut self, bytes_max: usize) -> Result<String, DecodeError> {
         let length = self.count(1)?;
         if length > bytes_max {
-            return Err(self.invalid("a name has at most 1024 bytes"));
+            return Err(self.invalid("a name has at most 1024 bytes, and options 1 MiB"));
         }
         let text = self.take(length)?;
         match std::str::from_utf8(text) {
@@ -475,6 +477,9 @@ impl<'a> Reader<'a> {
 
     fn sites(&mut self) -> Result<(), DecodeError> {
         self.sites = self.list(16, |reader| Ok(SiteId(reader.array()?)))?;
+        if self.sites.len() > SITES_COUNT_MAX {
+            return Err(self.invalid("a changeset names at most 65,536 sites"));
+        }
         Ok(())
     }
 

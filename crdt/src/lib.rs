@@ -29,7 +29,7 @@ mod vector;
 pub use changeset::{Changeset, Group, GroupKind, Rename, TableChanges, TableSchema};
 pub use codec::{
     CHANGESET_BYTES_MAX, COLUMNS_COUNT_MAX, DecodeError, NAME_BYTES_MAX, OPTIONS_BYTES_MAX,
-    ROW_BYTES_MAX, pack_key, unpack_key,
+    ROW_BYTES_MAX, SITES_COUNT_MAX, pack_key, unpack_key,
 };
 pub use contest::{Arena, Claim, settle_claims};
 pub use digest::{Digest, RowHasher};

@@ -1,7 +1,8 @@
 //! Cells that join: what each site added to them lies beside the table, which shows what it comes
 //! to.
 //!
-//! **Invariant:** after a fold and after a merge, a cell that somebody wrote shows its state. So
+//! **Invariant:** after a fold and after a merge, a cell that somebody wrote shows its state, or its
+//! row is parked with it, or the column as it is declared here cannot hold it (`STRICT`). So
 //! the next fold tells from the value that it finds what was done in between: by whom, how often
 //! and with which program does not matter.
 //!
@@ -10,8 +11,8 @@
 //! edits in `syncline_histories` and `syncline_edits`; there the entry says up to which version the
 //! site's edits lie in the saved whole only.
 //!
-//! Cells are named by the key of the row's causal length, which stays when rowids change; what is
-//! kept of them belongs to the row's life and ends with it.
+//! Cells are named by the key of the row's causal length, which stays when rowids change, or by the
+//! row's id where ids are counted; what is kept of them belongs to the row's life and ends with it.
 
 mod cache;
 mod folding;

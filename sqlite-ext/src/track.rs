@@ -291,7 +291,6 @@ pub(crate) fn register(
     tracked: Clock,
 ) -> Result<Table, TrackError> {
     policies::check(conn, info, options)?;
-    // A table that was dropped and made anew leaves its old shadow behind.
     let add = "INSERT INTO syncline_tables
         (name, site, version, watermark, ceiling, options, shape)
         VALUES(?1, ?2, ?3, ?4, ?4, ?5, ?6) RETURNING id";

@@ -266,3 +266,16 @@ fn errors_name_what_is_wrong() {
         "{read:?}"
     );
 }
+
+#[test]
+fn a_changeset_names_so_many_sites_and_no_more() {
+    let of = |count: usize| -> VersionVector {
+        let version = Hlc::from_bits(1).expect("small");
+        let sites = (0..count as u128).map(|site| (SiteId(site.to_be_bytes()), version));
+        sites.collect()
+    };
+    let most = of(SITES_COUNT_MAX);
+    assert_eq!(VersionVector::decode(&most.encode()), Ok(most));
+    let more = VersionVector::decode(&of(SITES_COUNT_MAX + 1).encode());
+    assert!(matches!(more, Err(DecodeError::Invalid { .. })), "{more:?}");
+}

@@ -19,7 +19,7 @@ use crate::codec::{Reader, put_bytes};
 use crate::{Hlc, SiteId, Stamp, Value};
 
 /// The most bytes one piece of what a site added may have. A piece may be compressed a thousand
-/// times, so this bounds the memory that reading it takes.
+/// times and more, so this bounds what reading it takes only roughly.
 pub const DELTA_BYTES_MAX: usize = 1 << 20;
 
 /// From how many edits on they are sent as one compressed piece.
