@@ -4,7 +4,7 @@
 //! is the version under which it is folded. So the edits carry their stamps themselves, and which
 //! of them another replica lacks is read from the history alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::legacy::{Key, ObjectId, Op, OpType};
@@ -314,38 +314,64 @@ impl History {
         }
     }
 
-    /// Takes the changes that wait for nothing any more, in an order in which they can be applied.
+    /// Takes the changes that wait for nothing any more, in an order in which they can be applied:
+    /// all at once, since applying costs time in proportion to the whole text.
     fn ready(&mut self) -> Vec<Change> {
-        let mut hashes: BTreeSet<ChangeHash> = BTreeSet::new();
-        let mut ready = Vec::new();
-        for change in std::mem::take(&mut self.waiting) {
-            let is_there = |hash: &ChangeHash| hashes.contains(hash) || self.has(hash);
-            if change.deps().iter().all(is_there) {
-                hashes.insert(change.hash());
-                ready.push(change);
-            } else {
-                self.waiting.push(change);
+        let mut waiting: Vec<Option<Change>> = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .map(Some)
+            .collect();
+        let mut missing_counts = vec![0_usize; waiting.len()];
+        let mut builders: BTreeMap<ChangeHash, Vec<usize>> = BTreeMap::new();
+        for (at, change) in waiting.iter().enumerate() {
+            for hash in change.iter().flat_map(|change| change.deps()) {
+                if !self.has(hash) {
+                    missing_counts[at] += 1;
+                    builders.entry(*hash).or_default().push(at);
+                }
             }
         }
+        let free = (0..waiting.len()).filter(|at| missing_counts[*at] == 0);
+        let mut free: VecDeque<usize> = free.collect();
+        let mut ready = Vec::new();
+        while let Some(at) = free.pop_front() {
+            let Some(change) = waiting[at].take() else {
+                continue;
+            };
+            for builder in builders.remove(&change.hash()).unwrap_or_default() {
+                missing_counts[builder] -= 1;
+                if missing_counts[builder] == 0 {
+                    free.push_back(builder);
+                }
+            }
+            ready.push(change);
+        }
+        self.waiting = waiting.into_iter().flatten().collect();
         ready
     }
 
     fn apply(&mut self, ready: Vec<Change>, log: &mut PatchLog) -> Result<(), DeltaError> {
         let before = self.doc.get_heads();
         let mut hashes: BTreeSet<ChangeHash> = ready.iter().map(Change::hash).collect();
-        let foreign = ready.clone();
+        let mut foreign = ready.clone();
         let applied = self.doc.apply_changes_log_patches(ready.clone(), log);
         if applied.is_err() {
             // Two copies of one file write as one site. What contradicts an edit that is here is
-            // left out, and the rest goes on.
+            // left out, and the rest goes on; what builds on that waits.
             for change in ready {
                 let hash = change.hash();
+                if !change.deps().iter().all(|hash| self.has(hash)) {
+                    hashes.remove(&hash);
+                    self.waiting.push(change);
+                    continue;
+                }
                 let applied = self.doc.apply_changes_log_patches([change], log);
                 if applied.is_err() {
                     hashes.remove(&hash);
                 }
             }
         }
+        foreign.retain(|change| hashes.contains(&change.hash()));
         // A history keeps what the edits mean and makes their bytes anew. Bytes that say the same
         // in another way would have another hash then, and the history could not be read again.
         for change in self.doc.get_changes(&before) {
