@@ -10,7 +10,7 @@ use automerge::{
 use automerge::{TextEncoding, transaction::Transaction};
 use rusqlite::Connection;
 use syncline_crdt::{Changeset, Hlc, SiteId, VersionVector};
-use syncline_sqlite::{TableOptions, export, export_own, fold, import_changeset, prepare};
+use syncline_sqlite::{TableOptions, collect, export, export_own, fold, import_changeset, prepare};
 use syncline_sqlite::{track, version_vector};
 
 use crate::recording::Sitting;
@@ -45,7 +45,7 @@ const TEXT: &str = "text";
 
 /// One person's copy of the text.
 pub(crate) enum Writer {
-    Alone(Alone),
+    Alone(Box<Alone>),
     Tracked(Tracked),
 }
 
@@ -55,7 +55,7 @@ impl Writer {
     pub(crate) fn two(way: Way) -> [Self; 2] {
         match way {
             Way::Tracked => Tracked::two().map(Writer::Tracked),
-            _ => [2, 1].map(|number| Writer::Alone(Alone::new(way, number))),
+            _ => [2, 1].map(|number| Writer::Alone(Box::new(Alone::new(way, number)))),
         }
     }
 
@@ -125,11 +125,10 @@ impl Writer {
                 }
             }
             Writer::Tracked(tracked) => {
-                let kept = "SELECT sum(length(edits)) FROM syncline_edits";
-                let kept: rusqlite::Result<i64> =
-                    tracked.conn().query_row(kept, [], |row| row.get(0));
-                sizes.push(("history", kept.expect("a number").unsigned_abs()));
+                sizes.push(("history", tracked.history_bytes()));
                 sizes.push(("file", tracked.database.bytes()));
+                collect(tracked.conn(), &[], tracked.now).expect("it is collected");
+                sizes.push(("history when collected", tracked.history_bytes()));
             }
         }
         sizes
@@ -162,7 +161,7 @@ impl Writer {
         alone.doc.set_actor(ActorId::from([3; 16]));
         alone.keep(all);
         let took = CpuTime::now() - start;
-        (Writer::Alone(alone), took)
+        (Writer::Alone(Box::new(alone)), took)
     }
 }
 
@@ -317,6 +316,12 @@ impl Tracked {
 
     pub(crate) fn conn(&self) -> &Connection {
         &self.database.conn
+    }
+
+    fn history_bytes(&self) -> u64 {
+        let kept = "SELECT sum(length(edits)) FROM syncline_edits";
+        let kept = self.conn().query_row(kept, [], |row| row.get::<_, i64>(0));
+        kept.expect("it has edits").unsigned_abs()
     }
 
     fn own_version(&self) -> Hlc {
