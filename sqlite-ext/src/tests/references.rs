@@ -393,22 +393,33 @@ impl Model {
     }
 
     /// Has cells of a device that hold the id of a removed row mean what has it, before anybody
-    /// looks: the new row, or, where that is gone as well, the removed one.
+    /// looks. Where that is gone as well, those that meant it mean the removed one.
     fn inherit(&mut self, replica: &Replica, at: usize, window: &Window) {
         for (id, former) in &window.removed {
-            let holder = replica.rows(&format!("SELECT tag FROM p WHERE id = {id}"));
-            let holder = holder.first().unwrap_or(former);
             if self.births[former].0 == at {
                 continue;
             }
+            let holder = replica.rows(&format!("SELECT tag FROM p WHERE id = {id}"));
+            let heir = Meant::Row(holder.first().unwrap_or(former).clone());
+            let takes = |meant: &Meant| match meant {
+                _ if !holder.is_empty() => true,
+                Meant::Row(row) => window.added.contains(row),
+                _ => false,
+            };
             for tag in replica.rows(&format!("SELECT tag FROM p WHERE up = {id}")) {
-                self.parents.insert(tag, Meant::Row(holder.clone()));
+                let meant = self.parents.get_mut(&tag);
+                if let Some(meant) = meant.filter(|meant| takes(meant)) {
+                    *meant = heir.clone();
+                }
             }
             for tag in replica.rows(&format!("SELECT tag FROM c WHERE parent = {id}")) {
-                if self.wandered.contains(&tag) {
-                    self.unsure.insert(tag.clone());
+                let meant = self.children.get_mut(&tag);
+                if let Some(meant) = meant.filter(|meant| takes(meant)) {
+                    *meant = heir.clone();
+                    if self.wandered.contains(&tag) {
+                        self.unsure.insert(tag);
+                    }
                 }
-                self.children.insert(tag, Meant::Row(holder.clone()));
             }
         }
     }
