@@ -2,6 +2,7 @@
 
 mod bulk;
 mod counted;
+mod fresh;
 mod joining;
 mod referring;
 mod rejoin;
@@ -27,6 +28,7 @@ use crate::rows;
 use crate::shadow::Sites;
 use crate::table::{KeyKind, RowKey, Table, list};
 use crate::value::{Bound, from_sqlite, quoted};
+use fresh::Fresh;
 use referring::Referring;
 
 /// One table's merge.
@@ -56,13 +58,6 @@ pub(super) struct Merging<'a> {
     pub(super) lacking: Vec<Group>,
     /// What the table's columns refer to.
     referring: Referring<'a>,
-}
-
-struct Fresh {
-    first: RowKey,
-    last: RowKey,
-    clock: Clock,
-    born: i64,
 }
 
 /// A group's columns that exist here.
@@ -535,65 +530,6 @@ impl<'a> Merging<'a> {
         }
         self.referring.clear(self.conn, place)?;
         self.changed_count += 1;
-        Ok(())
-    }
-
-    /// Notes a row that was made; rows that follow each other are stored together.
-    fn make_fresh(&mut self, place: RowKey, clock: Clock, born: i64) -> rusqlite::Result<()> {
-        if let Some(fresh) = &mut self.fresh
-            && fresh.clock == clock
-            && fresh.born == born
-            && let (RowKey::Rowid(last), RowKey::Rowid(next)) = (&mut fresh.last, &place)
-            && last.checked_add(1) == Some(*next)
-        {
-            *last = *next;
-            return Ok(());
-        }
-        self.store_fresh()?;
-        self.fresh = Some(Fresh {
-            first: place.clone(),
-            last: place,
-            clock,
-            born,
-        });
-        Ok(())
-    }
-
-    fn store_fresh(&mut self) -> rusqlite::Result<()> {
-        match self.fresh.take() {
-            Some(fresh) => self.set_whole((&fresh.first, &fresh.last), fresh.clock, fresh.born),
-            None => Ok(()),
-        }
-    }
-
-    /// Gives rows a clock for the columns that have none of their own.
-    fn set_rows(
-        &mut self,
-        (first, last): (&RowKey, &RowKey),
-        clock: Clock,
-        born: i64,
-    ) -> rusqlite::Result<()> {
-        clocks::set(self.conn, self.lane(ROW), first, last, clock)?;
-        if self.table.is_counted() && (self.has_born || born != clock.site) {
-            births::set(self.conn, self.table, (first, last), born, clock.site)?;
-            self.has_born = true;
-        }
-        Ok(())
-    }
-
-    /// Gives rows one clock for all their columns.
-    fn set_whole(
-        &mut self,
-        (first, last): (&RowKey, &RowKey),
-        clock: Clock,
-        born: i64,
-    ) -> rusqlite::Result<()> {
-        self.set_rows((first, last), clock, born)?;
-        for column in 0..self.table.columns.len() {
-            if self.used[column] {
-                clocks::clear(self.conn, self.column_lane(column), first, last)?;
-            }
-        }
         Ok(())
     }
 }
