@@ -1,7 +1,7 @@
 //! Writes that are not the user's: nothing of theirs acts on them, and nothing captures them.
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, Error, ffi};
 
 use crate::value::quoted;
 
@@ -18,6 +18,7 @@ pub(crate) struct Quiet<'a> {
 
 impl<'a> Quiet<'a> {
     pub(crate) fn begin(conn: &'a Connection) -> rusqlite::Result<Self> {
+        refuse_owing(conn)?;
         let quiet = Quiet {
             conn,
             triggers: conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?,
@@ -66,6 +67,38 @@ fn take_temporary(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     }
     Ok(made)
 }
+
+/// Refuses a transaction in which rows refer to nothing by a deferred key. SQLite counts them, and
+/// would go on counting those that are hidden here when what they refer to is added: then the
+/// transaction could not be committed.
+fn refuse_owing(conn: &Connection) -> rusqlite::Result<()> {
+    let (mut owing, mut unused) = (0, 0);
+    #[expect(
+        unsafe_code,
+        reason = "rusqlite does not tell the status of a connection"
+    )]
+    // SAFETY: the handle is open as long as `conn` is, and both numbers outlive the call.
+    let code = unsafe {
+        ffi::sqlite3_db_status(
+            conn.handle(),
+            ffi::SQLITE_DBSTATUS_DEFERRED_FKS,
+            &raw mut owing,
+            &raw mut unused,
+            0,
+        )
+    };
+    if code != ffi::SQLITE_OK {
+        return Err(Error::SqliteFailure(ffi::Error::new(code), None));
+    }
+    if owing == 0 {
+        return Ok(());
+    }
+    let error = ffi::Error::new(ffi::SQLITE_CONSTRAINT_FOREIGNKEY);
+    Err(Error::SqliteFailure(error, Some(OWING.to_owned())))
+}
+
+const OWING: &str = "rows of this transaction refer to rows that are not there: \
+    add what they refer to, or call this after the commit";
 
 const CHECKS: &str = "ignore_check_constraints";
 

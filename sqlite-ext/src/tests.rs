@@ -22,6 +22,7 @@ mod checks;
 mod collect;
 pub(crate) mod content;
 mod counted;
+mod deferred;
 mod differing;
 mod foreign;
 mod foreign_model;
