@@ -19,6 +19,7 @@ mod bulk;
 mod capturing;
 mod changed_keys;
 mod checks;
+mod circles;
 mod collect;
 pub(crate) mod content;
 mod counted;

@@ -319,3 +319,67 @@ fn what_is_kept_follows_a_row_whose_id_was_counted() {
     assert_eq!(all[2].rows(shown), ["1|5|a again", "2|5|a again"]);
     assert_eq!(all[2].rows(KEYS), [""; 0]);
 }
+
+#[test]
+fn of_two_values_that_were_written_at_once_the_greater_is_kept() {
+    let [(_, schema), ..] = kinds("REFERENCES album(id) ON DELETE SET NULL");
+    let start = "INSERT INTO track VALUES(7, NULL, 'seven')";
+    let mut both: [Replica; 2] = replicas(&schema, &BOTH, start);
+    both[0].later("UPDATE track SET album = 5");
+    both[1].later("UPDATE track SET album = 3");
+    settle(&mut both, &BOTH);
+    assert_eq!(both[1].rows(STATES), ["track{\"id\":7}{\"album\":5}masked"]);
+    both[1].later("INSERT INTO album VALUES(3, 'three'), (5, 'five')");
+    settle(&mut both, &BOTH);
+    assert_eq!(both[0].rows("SELECT album FROM track"), ["5"]);
+}
+
+#[test]
+fn in_a_tree_a_branch_is_cut_off_while_its_root_is_parked() {
+    let schema = "CREATE TABLE n(id INTEGER PRIMARY KEY, up REFERENCES n, k UNIQUE)";
+    let mut first = replica(&format!("{PLAIN} {schema}"), &[]);
+    let options = TableOptions::parse(r#"{"foreign_keys":{"up":"set_null"}}"#).expect("options");
+    track(&first.conn, "n", &options, NOW).expect("track");
+    first.run("SELECT 1");
+    let mut second = replica(PLAIN, &[]);
+    second.pull(&first);
+    let mut both = [first, second];
+    both[0].later("INSERT INTO n VALUES(1, NULL, 'x')");
+    both[1].now = both[0].now + 5;
+    both[1].later("INSERT INTO n VALUES(2, NULL, 'x'), (3, 2, 'leaf')");
+    settle(&mut both, &["n"]);
+    assert_eq!(
+        both[0].rows("SELECT * FROM n ORDER BY id"),
+        ["1|∅|x", "3|∅|leaf"]
+    );
+    both[0].later("UPDATE n SET k = 'y' WHERE id = 1");
+    settle(&mut both, &["n"]);
+    assert_eq!(
+        both[1].rows("SELECT * FROM n ORDER BY id"),
+        ["1|∅|y", "2|∅|x", "3|2|leaf"]
+    );
+}
+
+#[test]
+fn what_refers_to_a_row_that_waits_for_a_mask_claims_nothing() {
+    let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY);
+        CREATE TABLE n(id INTEGER PRIMARY KEY, p REFERENCES p ON DELETE SET NULL,
+            up REFERENCES n, k UNIQUE);
+        CREATE INDEX i ON n(abs(CASE WHEN p IS NULL THEN -9223372036854775808 ELSE p END));";
+    let tables = ["p", "n"];
+    let start = "INSERT INTO p VALUES(1), (2);
+        INSERT INTO n VALUES(1, 1, NULL, 'root'), (2, 2, 1, 'x')";
+    let mut both: [Replica; 2] = replicas(schema, &tables, start);
+    // Row 3 comes later to a value that row 2 has.
+    both[1].later("UPDATE n SET k = NULL WHERE id = 2");
+    both[1].later("INSERT INTO n VALUES(3, 2, NULL, 'y')");
+    settle(&mut both, &tables);
+    both[0].later("UPDATE n SET k = 'y' WHERE id = 3; UPDATE n SET k = 'z' WHERE id = 2");
+    both[1].now = both[0].now + 5;
+    both[1].later("UPDATE n SET k = 'z' WHERE id = 3");
+    settle(&mut both, &tables);
+    assert_eq!(both[0].rows("SELECT id FROM n ORDER BY id"), ["1", "2"]);
+    both[0].later("DELETE FROM p WHERE id = 1");
+    settle(&mut both, &tables);
+    assert_eq!(both[0].rows("SELECT id FROM n ORDER BY id"), ["3"]);
+}
