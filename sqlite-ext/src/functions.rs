@@ -206,7 +206,7 @@ fn usage(message: &str) -> Error {
 }
 
 /// The one place where the SQL functions look at the clock.
-fn now_unix_ms() -> u64 {
+pub(crate) fn now_unix_ms() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "a write through SQL happens now")]
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use rusqlite::types::ValueRef;
-use syncline_crdt::{CAUSAL_LENGTH_MAX, Value};
+use syncline_crdt::{DRIFT_MS_MAX, Hlc, Value};
 
 use super::cells::{self, CellClock, KnownRow};
 use super::crr::Crr;
@@ -16,6 +16,7 @@ use super::functions::VERSION_MAX;
 use super::session::Session;
 use super::storage::{self, SENTINEL};
 use super::upkeep;
+use crate::functions::now_unix_ms;
 use crate::value::from_sqlite;
 
 /// The most bytes in the name of a table or column.
@@ -73,8 +74,13 @@ impl<'a> Change<'a> {
             causal_length: version(causal_length)?,
             seq: version(seq)?,
         };
-        if change.causal_length.cast_unsigned() > CAUSAL_LENGTH_MAX {
-            return Err(invalid("a cl goes up to 2^53 - 1"));
+        // Each birth and each death takes a time of its own, so there are no more than times. A peer
+        // that could name the greatest number there is would use the counter up.
+        let times = Hlc::at_unix_ms(now_unix_ms().saturating_add(DRIFT_MS_MAX)).to_bits();
+        if change.causal_length.cast_unsigned() > times {
+            return Err(invalid(
+                "a cl goes up to 4096 for each millisecond since 2024",
+            ));
         }
         Ok(change)
     }

@@ -428,6 +428,10 @@ fn a_table_that_is_tracked_again_takes_no_more_than_it_may() {
         // Four of the nine were there to be taken.
         assert_eq!(b.rows(VALUE), ["6"]);
         refused(&b, "UPDATE t SET n = 5");
+        // Also where nothing was written meanwhile.
+        untrack(&b.conn, "t", b.now).expect("untrack");
+        track(&b.conn, "t", &options, b.now).expect("track");
+        refused(&b, "UPDATE t SET n = 5");
         assert_all(&mut [a, b], VALUE, &["0"]);
     }
 }
