@@ -70,7 +70,8 @@ impl fmt::Display for Obstacle {
         match self {
             Obstacle::Missing => write!(
                 f,
-                "there is no such table (views and virtual tables cannot be tracked)"
+                "there is no such table in the main database (name it without the database; views, \
+                 virtual and temporary tables cannot be tracked)"
             ),
             Obstacle::Reserved => {
                 write!(
@@ -255,6 +256,18 @@ pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<
     Ok((count > 0).then_some(Obstacle::NullInKey { count }))
 }
 
+/// Whether a table is tracked with counted ids.
+fn has_counted_ids(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let exists =
+        "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = 'syncline_tables'";
+    if !conn.prepare_cached(exists)?.exists([])? {
+        return Ok(false);
+    }
+    let counted = "SELECT 1 FROM syncline_tables WHERE name = ?1
+        AND CASE options WHEN '' THEN NULL ELSE json_extract(options, '$.ids') END = 'counted'";
+    conn.prepare_cached(counted)?.exists([table])
+}
+
 fn limits(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Vec<Limit>> {
     let parents = "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1, 'main') ORDER BY 1";
     let mut statement = conn.prepare_cached(parents)?;
@@ -273,6 +286,7 @@ fn limits(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Vec<Limit>> {
     let key = info.key_columns();
     if let [column] = key[..]
         && info.key_kind(conn)? == KeyKind::Integer
+        && !has_counted_ids(conn, &info.name)?
     {
         limits.push(Limit::CountedKey {
             column: column.name.clone(),

@@ -90,7 +90,10 @@ pub enum OptionsError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     /// They are not the JSON that is expected.
-    #[error("these are no options of a table: {0}")]
+    #[error(
+        "these are no options of a table: {0}; they are JSON such as {example}",
+        example = r#"{"ids": "counted", "columns": {"stock": "counter", "seats": {"bounded_counter": {"floor": 0}}}}"#
+    )]
     Json(#[from] serde_json::Error),
     /// A column cannot have its policy.
     #[error("`{column}` of `{table}` cannot have its policy: {reason}")]

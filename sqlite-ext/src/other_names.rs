@@ -139,11 +139,22 @@ pub(crate) fn table(conn: &Connection, name: &str) -> Result<Option<Table>, Tabl
     Ok(if found.len() == 1 { found.pop() } else { None })
 }
 
-/// Returns the name that a table has here, if it is tracked under another one; else the given name.
+/// Returns the name that a table has here, if it is or was tracked under another one; else the given
+/// name.
 pub(crate) fn name_here(conn: &Connection, name: &str) -> Result<String, TableError> {
     let is_free = track::id_of(conn, name)?.is_none() && TableInfo::read(conn, name)?.is_none();
     let table = if is_free { table(conn, name)? } else { None };
-    Ok(table.map_or_else(|| name.to_owned(), |table| table.name))
+    if !is_free || table.is_some() {
+        return Ok(table.map_or_else(|| name.to_owned(), |table| table.name));
+    }
+    // One that was untracked, or stands aside, is the same table still.
+    let mut found = Vec::new();
+    for other in names(conn, name)? {
+        let is_known = track::id_of(conn, &other)?.is_some();
+        found.extend(TableInfo::read(conn, &other)?.filter(|_| is_known));
+    }
+    let only = if found.len() == 1 { found.pop() } else { None };
+    Ok(only.map_or_else(|| name.to_owned(), |info| info.name))
 }
 
 /// Returns the name that a table which arrives has here. Tables that arrive together are several,

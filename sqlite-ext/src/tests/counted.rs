@@ -441,3 +441,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_tracks_a_table_with_counted_ids_is_not_told_to() {
+    let schema = format!("{NOTE}; CREATE TABLE other(id INTEGER PRIMARY KEY)");
+    let a = replica_of(&schema, &["note"], &with_ids(Ids::Counted));
+    let told = candidates(&a.conn).expect("the schema is read").into_iter();
+    let is_told = |limit: &Limit| matches!(limit, Limit::CountedKey { .. });
+    let told = told.filter(|candidate| candidate.limits.iter().any(is_told));
+    let told: Vec<String> = told.map(|candidate| candidate.name).collect();
+    assert_eq!(told, ["other"]);
+}

@@ -176,3 +176,42 @@ fn a_table_that_was_untracked_is_not_tracked_by_what_arrives() {
         );
     }
 }
+
+#[test]
+fn a_table_that_was_untracked_is_the_same_when_it_is_renamed_elsewhere() {
+    for is_known in [false, true] {
+        let mut both = two(ALL_KINDS[0].1);
+        let rename = |both: &mut [Replica]| {
+            both[0].run("ALTER TABLE t RENAME TO tasks");
+        };
+        if is_known {
+            rename(&mut both);
+            let (a, b) = both.split_at_mut(1);
+            b[0].pull(&a[0]);
+        }
+        both[1].untrack();
+        if !is_known {
+            rename(&mut both);
+        }
+        both[0].run("INSERT INTO tasks VALUES('7', 'shared', 'x')");
+        both[1].run("INSERT INTO t VALUES('9', 'private', 'x')");
+        let whole = export(&both[0].conn, &VersionVector::new(), both[0].now).expect("export");
+        import_changeset(&both[1].conn, &whole, both[0].now).expect("import");
+        let made = "SELECT count(*) FROM sqlite_master WHERE name = 'tasks'";
+        assert_eq!(both[1].rows(made), ["0"]);
+        both[1].now = both[0].now;
+        both[1].track();
+        let (a, b) = both.split_at_mut(1);
+        b[0].pull(&a[0]);
+        a[0].pull(&b[0]);
+        let late = "WHERE id > '6' ORDER BY id";
+        assert_eq!(
+            b[0].rows(&format!("SELECT a FROM t {late}")),
+            ["shared", "private"]
+        );
+        assert_eq!(
+            a[0].rows(&format!("SELECT a FROM tasks {late}")),
+            ["shared", "private"]
+        );
+    }
+}
