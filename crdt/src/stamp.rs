@@ -50,7 +50,7 @@ impl Hlc {
 
     /// Returns the next timestamp after `self`, at the local time or just above everything seen.
     ///
-    /// A local clock that stands near the last timestamp or beyond counts as [`LOCAL_TICKS_MIN`]
+    /// A local clock that stands near the last timestamp or beyond counts as 2^40 timestamps
     /// before it, so that a device whose clock went wrong once can go on writing.
     ///
     /// # Panics
