@@ -117,13 +117,7 @@ impl Changeset {
     /// [`DecodeError`] says what is wrong. What it does not check, because only a database knows,
     /// is whether the tables and columns exist.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let body = open(bytes)?;
-        let mut reader = Reader {
-            bytes: body,
-            at: MAGIC.len() + 1,
-            sites: Vec::new(),
-        };
-        reader.sites()?;
+        let mut reader = Reader::open(bytes)?;
         let since = reader.vector()?;
         let until = reader.vector()?;
         let collected = reader.vector()?;
@@ -152,9 +146,7 @@ impl Changeset {
         })?;
         let renames = reader.renames()?;
         let tables = reader.list(4, Reader::table)?;
-        if reader.at != body.len() {
-            return Err(reader.invalid("nothing may follow the last table"));
-        }
+        reader.end()?;
         Ok(Changeset {
             since,
             until,
@@ -183,15 +175,9 @@ impl VersionVector {
     ///
     /// [`DecodeError`] says what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let body = open(bytes)?;
-        let mut reader = Reader {
-            bytes: body,
-            at: MAGIC.len() + 1,
-            sites: Vec::new(),
-        };
-        reader.sites()?;
+        let mut reader = Reader::open(bytes)?;
         let vector = reader.vector()?;
-        if reader.at != body.len() {
+        if !reader.is_at_end() {
             return Err(reader.invalid("nothing may follow the vector"));
         }
         Ok(vector)
@@ -355,9 +341,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Begins to read bytes with a beginning, a checksum and their sites.
+    fn open(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader {
+            bytes: open(bytes)?,
+            at: MAGIC.len() + 1,
+            sites: Vec::new(),
+        };
+        reader.sites()?;
+        Ok(reader)
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
     /// Checks that all was read.
     pub(crate) fn end(&self) -> Result<(), DecodeError> {
-        if self.at == self.bytes.len() {
+        if self.is_at_end() {
             return Ok(());
         }
         Err(self.invalid("nothing may follow the last value"))

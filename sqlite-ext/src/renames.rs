@@ -294,50 +294,31 @@ fn cells(
     for (child, (table, columns)) in children.iter().enumerate() {
         for column in columns {
             let begin = found.len();
-            shown(conn, (table, *column), &olds, |place, key, old| {
-                let at = (child, *column);
-                let goal = moves.goal(old);
+            let mut take = |place, key, old| {
                 found.push(Cell {
-                    at,
+                    at: (child, *column),
                     place,
                     key,
                     old,
-                    goal,
+                    goal: moves.goal(old),
                     version: None,
                 });
-            })?;
+            };
+            shown(conn, (table, *column), &olds, &mut take)?;
+            let is_old = |old| moves.goal(old).is_some() || moves.reused.contains_key(&old);
             for place in store::places(conn, table.id)? {
                 let Some(row) = store::at(conn, table.id, &place)? else {
                     continue;
                 };
-                let Value::Integer(old) = row.cell(&table.columns[*column]) else {
-                    continue;
-                };
-                let goal = moves.goal(old);
-                if goal.is_some() || moves.reused.contains_key(&old) {
-                    let (at, key) = ((child, *column), row.key);
-                    found.push(Cell {
-                        at,
-                        place,
-                        key,
-                        old,
-                        goal,
-                        version: None,
-                    });
+                if let Value::Integer(old) = row.cell(&table.columns[*column])
+                    && is_old(old)
+                {
+                    take(place, row.key, old);
                 }
             }
             masked(conn, (table, *column), |place, key, old| {
-                let goal = moves.goal(old);
-                if goal.is_some() || moves.reused.contains_key(&old) {
-                    let at = (child, *column);
-                    found.push(Cell {
-                        at,
-                        place,
-                        key,
-                        old,
-                        goal,
-                        version: None,
-                    });
+                if is_old(old) {
+                    take(place, key, old);
                 }
             })?;
             let mut kept = found.split_off(begin);

@@ -1,6 +1,6 @@
 //! The bytes of what a replica has seen, with the tables and columns that it lacks.
 
-use super::{DecodeError, MAGIC, NAME_BYTES_MAX, Reader, Writer, open, put_bytes};
+use super::{DecodeError, NAME_BYTES_MAX, Reader, Writer, put_bytes};
 use crate::{Part, Parts, Seen};
 
 /// The most tables and columns that are lacking: a peer that names more wants to fill the disk.
@@ -23,19 +23,13 @@ impl Seen {
     ///
     /// [`DecodeError`] says what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let body = open(bytes)?;
-        let mut reader = Reader {
-            bytes: body,
-            at: MAGIC.len() + 1,
-            sites: Vec::new(),
-        };
-        reader.sites()?;
+        let mut reader = Reader::open(bytes)?;
         let vector = reader.vector()?;
-        let gaps = match reader.at == body.len() {
+        let gaps = match reader.is_at_end() {
             true => Parts::new(),
             false => reader.parts()?,
         };
-        if reader.at != body.len() {
+        if !reader.is_at_end() {
             return Err(reader.invalid("nothing may follow the gaps"));
         }
         Ok(Seen { vector, gaps })

@@ -1,22 +1,9 @@
 //! Rows that refer to each other where ids are counted, and tables that are tracked again with their
 //! foreign keys.
 
-use super::foreign::{BOTH, KEYS, PLAIN, kinds, replicas, settle};
+use super::families::families;
+use super::foreign::{BOTH, KEYS, kinds, replicas, settle};
 use super::*;
-
-/// Replicas that share empty tables with counted ids, and do not enforce foreign keys.
-fn counted(schema: &str, tables: &[&str], count: usize) -> Vec<Replica> {
-    let mut all = vec![replica_of(schema, tables, &with_ids(Ids::Counted))];
-    for _ in 1..count {
-        let mut next = replica("", &[]);
-        next.pull(&all[0]);
-        all.push(next);
-    }
-    all.iter_mut().for_each(|replica| {
-        replica.run(PLAIN);
-    });
-    all
-}
 
 const CIRCLE: [&str; 2] = ["a", "b"];
 
@@ -34,7 +21,7 @@ const LINKS: &str = "SELECT a.tag, b.tag FROM a LEFT JOIN b ON b.id = a.b
 #[test]
 fn rows_that_hold_each_other_keep_each_other_when_both_get_other_ids() {
     for action in ["", "ON DELETE CASCADE", "ON DELETE SET NULL"] {
-        let mut all = counted(&circle(action), &CIRCLE, 3);
+        let mut all = families(&circle(action), &CIRCLE, 3);
         for (at, tag) in ["x", "y", "z"].into_iter().enumerate() {
             let pair = format!(
                 "INSERT INTO a VALUES(1, 'a{tag}', 1); INSERT INTO b VALUES(1, 'b{tag}', 1)"
@@ -62,7 +49,7 @@ fn rows_that_hold_each_other_keep_each_other_when_both_get_other_ids() {
 fn half_of_a_circle_waits_for_the_other_under_whatever_id() {
     for action in ["", "ON DELETE CASCADE", "ON DELETE SET NULL"] {
         let is_masked = action.ends_with("NULL");
-        let mut all = counted(&circle(action), &CIRCLE, 3);
+        let mut all = families(&circle(action), &CIRCLE, 3);
         for (at, tag) in [(1, "y"), (2, "z")] {
             let pair = format!(
                 "INSERT INTO a VALUES(1, 'a{tag}', 1); INSERT INTO b VALUES(1, 'b{tag}', 1)"
@@ -102,7 +89,7 @@ fn a_counted_tree_keeps_its_shape() {
         let schema = format!(
             "CREATE TABLE n(id INTEGER PRIMARY KEY, tag, up INTEGER REFERENCES n {action})"
         );
-        let mut all = counted(&schema, &["n"], 3);
+        let mut all = families(&schema, &["n"], 3);
         for (at, tag) in ["x", "y", "z"].into_iter().enumerate() {
             let tree = format!(
                 "INSERT INTO n VALUES(1, '{tag}1', NULL), (2, '{tag}2', 1), (3, '{tag}3', 2),

@@ -452,15 +452,6 @@ fn run(schema: &'static [Spec], is_indexed: bool, steps: &[Step]) {
     }
 }
 
-/// Each case runs some twenty steps on three databases, and compares after each.
-fn few() -> ProptestConfig {
-    let usual = ProptestConfig::default();
-    ProptestConfig {
-        cases: usual.cases.div_ceil(8),
-        ..usual
-    }
-}
-
 fn case() -> impl Strategy<Value = (usize, Vec<Step>)> {
     (0..SCHEMAS.len()).prop_flat_map(|at| {
         let steps = prop::collection::vec(step(SCHEMAS[at]), 1..40);

@@ -1,5 +1,6 @@
 //! What a user sees of keys that set NULL: the row stays, and the value comes back with its parent.
 
+use super::families::families;
 use super::foreign::{BOTH, CONFLICTS, KEYS, PLAIN, kinds, replicas, settle};
 use super::*;
 
@@ -275,26 +276,12 @@ fn what_is_kept_goes_with_a_column_that_is_dropped() {
     assert_eq!(a.rows("SELECT * FROM c"), ["1|x"]);
 }
 
-/// Replicas that share empty tables with counted ids, and do not enforce foreign keys.
-fn counted(schema: &str, tables: &[&str], count: usize) -> Vec<Replica> {
-    let mut all = vec![replica_of(schema, tables, &with_ids(Ids::Counted))];
-    for _ in 1..count {
-        let mut next = replica("", &[]);
-        next.pull(&all[0]);
-        all.push(next);
-    }
-    all.iter_mut().for_each(|replica| {
-        replica.run(PLAIN);
-    });
-    all
-}
-
 #[test]
 fn what_is_kept_follows_a_row_whose_id_was_counted() {
     let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);
         CREATE TABLE c(id INTEGER PRIMARY KEY, p INTEGER REFERENCES p ON DELETE SET NULL, tag)";
     let tables = ["c", "p"];
-    let mut all = counted(schema, &tables, 3);
+    let mut all = families(schema, &tables, 3);
     all[0].later("INSERT INTO p VALUES(5, 'a'); INSERT INTO c VALUES(1, 5, 'first')");
     converge(&mut all);
     all[1].later("INSERT INTO c VALUES(2, 5, 'second')");

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_crdt::rekeyed;
 
+use super::families::assert_all;
 use super::*;
 
 /// SQLite finds no unique index for the keys on `tag`, so the keys of these tables are not held, and
@@ -15,31 +16,8 @@ const SCHEMA: &str = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag, up INTEGER REF
 /// Every child with the tag of its parent.
 const FAMILY: &str = "SELECT c.tag, p.tag FROM c LEFT JOIN p ON p.id = parent ORDER BY c.tag";
 
-/// Replicas that share empty tables with counted ids, which the first of them tracked.
-fn replicas(schema: &str, tables: &[&str], count: usize) -> Vec<Replica> {
-    let mut all = vec![replica_of(schema, tables, &with_ids(Ids::Counted))];
-    for _ in 1..count {
-        let mut next = replica("", &[]);
-        next.pull(&all[0]);
-        all.push(next);
-    }
-    // Most programs do not ask SQLite to hold references, so they can write what it would refuse.
-    for replica in &all {
-        let off = "PRAGMA foreign_keys = OFF";
-        replica.conn.execute_batch(off).expect(off);
-    }
-    all
-}
-
 fn families(count: usize) -> Vec<Replica> {
-    replicas(SCHEMA, &["c", "p"], count)
-}
-
-#[track_caller]
-fn assert_all(all: &[Replica], select: &str, expected: &[&str]) {
-    for replica in all {
-        assert_eq!(replica.rows(select), expected);
-    }
+    families::families(SCHEMA, &["c", "p"], count)
 }
 
 #[test]
@@ -105,7 +83,7 @@ fn what_refers_to_no_row_stays_the_number_that_it_is() {
 fn a_parked_row_that_makes_way_keeps_the_number_that_names_no_row() {
     let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);
         CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p(id))";
-    let mut all = replicas(schema, &["c", "p"], 3);
+    let mut all = families::families(schema, &["c", "p"], 3);
     all[0].run("INSERT INTO c VALUES(5, 'waits', 1), (4, 'a', NULL)");
     let (first, rest) = all.split_at_mut(1);
     rest[0]
@@ -123,7 +101,7 @@ fn a_parked_row_that_makes_way_keeps_the_number_that_names_no_row() {
 fn a_new_row_that_takes_a_parked_rows_number_keeps_its_own_that_names_no_row() {
     let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);
         CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p(id))";
-    let mut all = replicas(schema, &["c", "p"], 2);
+    let mut all = families::families(schema, &["c", "p"], 2);
     all[0].run("INSERT INTO c VALUES(1, 'a', 99)");
     let (first, rest) = all.split_at_mut(1);
     rest[0]
@@ -173,7 +151,7 @@ fn numbers_that_named_no_row_when_a_table_was_tracked_stay_numbers() {
         CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p(id));
         INSERT INTO p VALUES(1, 'there'); PRAGMA foreign_keys = OFF;
         INSERT INTO c VALUES(1, 'of none', 2), (2, 'of p', 1)";
-    let mut all = replicas(schema, &["p", "c"], 2);
+    let mut all = families::families(schema, &["p", "c"], 2);
     all[0].run("INSERT INTO p VALUES(2, 'later')");
     converge(&mut all);
     all[0].run("DELETE FROM p WHERE id = 2");
@@ -232,7 +210,7 @@ fn ids_that_sqlite_gives_again_while_a_parked_row_has_them_are_other_rows() {
     let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag, name UNIQUE);
         CREATE TABLE c(id INTEGER PRIMARY KEY, tag, parent INTEGER REFERENCES p,
             FOREIGN KEY(tag) REFERENCES p(tag))";
-    let mut all = replicas(schema, &["c", "p"], 2);
+    let mut all = families::families(schema, &["c", "p"], 2);
     all[0].run("INSERT INTO p VALUES(1, 'a', 'x')");
     all[1].now += 1_000;
     all[1].run("INSERT INTO p VALUES(2, 'b', 'x'); INSERT INTO c VALUES(2, 'of b', 2)");

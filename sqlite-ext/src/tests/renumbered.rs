@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::families::families;
 use super::*;
 
 const SCHEMA: &str = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag);
@@ -12,25 +13,6 @@ const FAMILY: &str = "SELECT c.tag, p.tag FROM c JOIN p ON p.id = parent ORDER B
 /// The same a generation later.
 const NEXT: &str = "SELECT g.tag, c.tag FROM g JOIN c ON c.id = g.parent ORDER BY g.tag";
 const WAITING: &str = "SELECT json_extract(row, '$.tag') FROM syncline_conflicts ORDER BY 1";
-
-fn families(schema: &str) -> Vec<Replica> {
-    let mut all = vec![replica_of(
-        schema,
-        &["g", "c", "p"],
-        &with_ids(Ids::Counted),
-    )];
-    for _ in 0..2 {
-        let mut next = replica("", &[]);
-        next.pull(&all[0]);
-        all.push(next);
-    }
-    // Programs other than this one may do so; here it lets rows name parents that wait.
-    for replica in &all {
-        let off = "PRAGMA foreign_keys = OFF";
-        replica.conn.execute_batch(off).expect(off);
-    }
-    all
-}
 
 #[track_caller]
 fn assert_all(all: &[Replica], select: &str, expected: &[&str]) {
@@ -54,7 +36,7 @@ fn orphans(all: &mut [Replica], children: &str) {
 
 #[test]
 fn a_new_row_with_the_id_of_an_own_row_that_waits_moves_on() {
-    let mut all = families(SCHEMA);
+    let mut all = families(SCHEMA, &["g", "c", "p"], 3);
     let children = "INSERT INTO c VALUES(1, 'waits', 1); INSERT INTO g VALUES(1, 'of waits', 1)";
     orphans(&mut all, children);
     assert_all(&all, WAITING, &["of waits", "waits"]);
@@ -81,7 +63,7 @@ fn a_new_row_with_the_id_of_an_own_row_that_waits_moves_on() {
 
 #[test]
 fn a_run_of_new_rows_over_rows_that_wait_moves_on() {
-    let mut all = families(SCHEMA);
+    let mut all = families(SCHEMA, &["g", "c", "p"], 3);
     orphans(
         &mut all,
         "INSERT INTO c VALUES(1, 'stays', 2), (2, 'a', 1), (3, 'b', 1), (4, 'd', 1), (9, 'z', 1)",
@@ -112,7 +94,7 @@ fn a_run_of_new_rows_over_rows_that_wait_moves_on() {
 
 #[test]
 fn an_id_under_which_two_rows_wait_is_left_to_them() {
-    let mut all = families(SCHEMA);
+    let mut all = families(SCHEMA, &["g", "c", "p"], 3);
     all[0].run("INSERT INTO p VALUES(1, 'p'), (2, 'q')");
     converge(&mut all);
     all[0].run("INSERT INTO c VALUES(1, 'first', 1)");
@@ -145,7 +127,7 @@ fn an_id_under_which_two_rows_wait_is_left_to_them() {
 
 #[test]
 fn a_row_that_was_added_and_deleted_over_one_that_waits_leaves_nothing() {
-    let mut all = families(SCHEMA);
+    let mut all = families(SCHEMA, &["g", "c", "p"], 3);
     orphans(&mut all, "INSERT INTO c VALUES(1, 'waits', 1)");
     let apart = "SELECT number FROM syncline_rekeyed JOIN syncline_tables ON id = table_id
         WHERE name = 'c'";
@@ -164,7 +146,7 @@ fn a_row_that_was_added_and_deleted_over_one_that_waits_leaves_nothing() {
 #[test]
 fn a_row_that_a_check_keeps_from_moving_on_waits_as_well() {
     let schema = SCHEMA.replace("INTEGER REFERENCES p", "INTEGER REFERENCES p CHECK(id < 2)");
-    let mut all = families(&schema);
+    let mut all = families(&schema, &["g", "c", "p"], 3);
     orphans(&mut all, "INSERT INTO c VALUES(1, 'waits', 1)");
     all[0].run("INSERT INTO c VALUES(1, 'comes', 2); INSERT INTO g VALUES(1, 'of comes', 1)");
     converge(&mut all);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::families::assert_all;
 use super::*;
 
 const NOTE: &str = "CREATE TABLE note(id INTEGER PRIMARY KEY, text, more)";
@@ -14,30 +15,8 @@ const FAMILY: &str = "CREATE TABLE p(id INTEGER PRIMARY KEY, tag, up INTEGER REF
 /// Every child with the tag of its parent.
 const CHILDREN: &str = "SELECT c.tag, p.tag FROM c LEFT JOIN p ON p.id = parent ORDER BY c.tag";
 
-/// Replicas that share empty tables with counted ids, which the first of them tracked.
-fn replicas(schema: &str, tables: &[&str], count: usize) -> Vec<Replica> {
-    let mut all = vec![replica_of(schema, tables, &with_ids(Ids::Counted))];
-    for _ in 1..count {
-        let mut next = replica("", &[]);
-        next.pull(&all[0]);
-        all.push(next);
-    }
-    for replica in &all {
-        let off = "PRAGMA foreign_keys = OFF";
-        replica.conn.execute_batch(off).expect(off);
-    }
-    all
-}
-
 fn notes(count: usize) -> Vec<Replica> {
-    replicas(NOTE, &["note"], count)
-}
-
-#[track_caller]
-fn assert_all(all: &[Replica], select: &str, expected: &[&str]) {
-    for replica in all {
-        assert_eq!(replica.rows(select), expected);
-    }
+    families::families(NOTE, &["note"], count)
 }
 
 /// Two replicas share what the first wrote; then one runs `sql`, and the other `meanwhile`, later.
@@ -171,7 +150,7 @@ fn a_row_that_stood_in_the_way_and_stayed_goes_on() {
         .into_iter()
         .flat_map(|at| over.map(|over| (at, over)))
     {
-        let mut both = replicas(schema, &["note"], 2);
+        let mut both = families::families(schema, &["note"], 2);
         both[0].run("INSERT INTO note VALUES(5, 'x', 1)");
         apart(&mut both, (at, over), "UPDATE note SET text = 'edited'");
         assert_all(&both, "SELECT * FROM note", &["5|edited|over"]);
@@ -182,7 +161,7 @@ fn a_row_that_stood_in_the_way_and_stayed_goes_on() {
 fn an_id_that_replace_made_free_through_a_unique_index_is_another_rows() {
     let schema = "CREATE TABLE note(id INTEGER PRIMARY KEY, text UNIQUE, more)";
     for (at, id) in [(0, 5), (1, 5), (0, -1), (1, -1)] {
-        let mut both = replicas(schema, &["note"], 2);
+        let mut both = families::families(schema, &["note"], 2);
         both[0].run(&format!("INSERT INTO note VALUES({id}, 'x', 1)"));
         let again =
             format!("REPLACE INTO note(text) VALUES('x'); INSERT INTO note VALUES({id}, 'new', 1)");
@@ -222,7 +201,7 @@ fn a_cell_that_joins_begins_anew() {
 #[test]
 fn what_refers_to_an_id_that_was_given_again_refers_to_the_new_row() {
     for at in [0, 1] {
-        let mut both = replicas(FAMILY, &["c", "p"], 2);
+        let mut both = families::families(FAMILY, &["c", "p"], 2);
         both[0].run(
             "INSERT INTO p VALUES(1, 'q', NULL), (5, 'old', 1);
              INSERT INTO c VALUES(1, 'child', 5), (2, 'none', NULL), (3, 'of q', 1)",
@@ -300,7 +279,7 @@ fn a_parent_that_is_replaced_in_one_transaction_keeps_its_children() {
 
 #[test]
 fn a_new_row_makes_way_for_an_own_one_that_gets_its_number_back() {
-    let mut all = replicas(FAMILY, &["c", "p"], 3);
+    let mut all = families::families(FAMILY, &["c", "p"], 3);
     for (at, tag) in ["a", "b", "c"].into_iter().enumerate() {
         all[at].run(&format!(
             "INSERT INTO p VALUES(5, '{tag}', NULL); INSERT INTO c(tag, parent) VALUES('of {tag}', 5)"
@@ -327,7 +306,7 @@ fn a_new_row_makes_way_for_an_own_one_that_gets_its_number_back() {
 
 #[test]
 fn a_new_row_goes_where_one_with_more_right_to_the_number_does_not_stand() {
-    let mut all = replicas(FAMILY, &["c", "p"], 3);
+    let mut all = families::families(FAMILY, &["c", "p"], 3);
     all[0].run("INSERT INTO p VALUES(5, 'a', NULL)");
     all[1].run("INSERT INTO p VALUES(5, 'b', NULL); INSERT INTO c(tag, parent) VALUES('of b', 5)");
     converge(&mut all);
@@ -350,7 +329,7 @@ fn a_new_row_goes_where_one_with_more_right_to_the_number_does_not_stand() {
 
 #[test]
 fn an_id_apart_that_is_given_again_is_the_row_that_it_is_kept_for() {
-    let mut both = replicas(FAMILY, &["c", "p"], 2);
+    let mut both = families::families(FAMILY, &["c", "p"], 2);
     both[0].run("INSERT INTO p VALUES(5, 'a', NULL)");
     both[1].run("INSERT INTO p VALUES(5, 'b', NULL); INSERT INTO c VALUES(1, 'of b', 5)");
     converge(&mut both);
