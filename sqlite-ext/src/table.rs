@@ -412,14 +412,17 @@ impl ColumnInfo {
 impl ColumnInfo {
     fn joined(&self, lane: i64, is_strict: bool, policy: Policy) -> JoinedColumn {
         let mut column = self.tracked(lane, is_strict);
-        if let Policy::BoundedCounter { floor } = policy {
-            // Where nobody is known to have added anything the value is the floor, or nobody's, and
-            // not the default, which is somebody's to add.
-            column.placeholder = match self.is_not_null {
-                true => Some(floor.to_string()),
-                false => self.default.as_ref().map(|_| "NULL".to_owned()),
-            };
-        }
+        // Where nobody is known to have written anything the cell comes to nothing. The default is
+        // somebody's to write, with the row, and arrives from there.
+        column.placeholder = match (self.is_not_null, policy) {
+            (false, _) => self.default.as_ref().map(|_| "NULL".to_owned()),
+            (true, Policy::Counter) => Some("0".to_owned()),
+            (true, Policy::BoundedCounter { floor }) => Some(floor.to_string()),
+            (true, Policy::Text) => Some("''".to_owned()),
+            (true, Policy::Set) => Some("'[]'".to_owned()),
+            (true, Policy::Document) => Some("'{}'".to_owned()),
+            (true, Policy::Max | Policy::Min) => column.placeholder,
+        };
         JoinedColumn { column, policy }
     }
 }

@@ -23,6 +23,7 @@ mod circles;
 mod collect;
 pub(crate) mod content;
 mod counted;
+mod defaults;
 mod deferred;
 mod differing;
 mod families;
