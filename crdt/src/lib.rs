@@ -35,7 +35,7 @@ pub use contest::{Arena, Claim, settle_claims};
 pub use digest::{Digest, RowHasher};
 pub use identity::{OriginHasher, REKEYED_MIN, rekeyed};
 pub use merge::{CellOutcome, LifeOutcome, merge_cell, merge_life};
-pub use policy::{DELTA_BYTES_MAX, DeltaError, GrantError, History, Policy, SiteEntries};
+pub use policy::{Aside, DELTA_BYTES_MAX, DeltaError, GrantError, History, Policy, SiteEntries};
 pub use stamp::{CAUSAL_LENGTH_MAX, CausalLength, DRIFT_MS_MAX, EPOCH_UNIX_MS, Hlc, SiteId, Stamp};
 pub use value::{Real, Value};
 pub use vector::{Part, Parts, Seen, VersionVector};

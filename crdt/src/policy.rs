@@ -23,7 +23,7 @@ mod text;
 mod tests;
 
 pub use entries::{GrantError, SiteEntries};
-pub use history::{DELTA_BYTES_MAX, History};
+pub use history::{Aside, DELTA_BYTES_MAX, History};
 
 use crate::DecodeError;
 

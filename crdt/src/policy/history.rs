@@ -4,10 +4,12 @@
 //! is the version under which it is folded. So the edits carry their stamps themselves, and which
 //! of them another replica lacks is read from the history alone.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod counting;
+mod taking;
 
-use automerge::legacy::{Key, ObjectId, Op, OpType};
+use std::collections::BTreeSet;
+
+use automerge::legacy::{Op, OpType};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{
     ActorId, Automerge, Bundle, Change, ChangeHash, LoadOptions, ObjType, Patch, PatchLog, ROOT,
@@ -17,6 +19,8 @@ use automerge::{
 use super::{DeltaError, Policy, document, text};
 use crate::codec::{Reader, put_bytes};
 use crate::{Hlc, SiteId, Stamp, Value};
+use counting::{Edit as Made, Ends};
+use taking::{Taken, guarded};
 
 /// The most bytes one piece of what a site added may have. A piece may be compressed a thousand
 /// times and more, so this bounds what reading it takes only roughly.
@@ -35,10 +39,39 @@ pub struct History {
     doc: Automerge,
     /// The heads of the history before its first edit.
     origin: Vec<ChangeHash>,
-    /// Edits that came before others which they build on.
-    waiting: Vec<Change>,
+    /// How far the edits that count go, once that is asked for.
+    ends: Option<Ends>,
+    /// Edits that do not count: they came before others which they build on, or contradict others.
+    aside: Vec<Change>,
+    /// Those of them that cannot be applied to what they build on.
+    invalid: BTreeSet<ChangeHash>,
     shown: String,
     token: [u8; 16],
+}
+
+/// An edit that does not count.
+#[derive(Clone, Debug)]
+pub struct Aside {
+    /// Under what it was made.
+    pub stamp: Stamp,
+    /// It alone, as a delta.
+    pub edits: Vec<u8>,
+}
+
+impl Aside {
+    fn of(change: &Change) -> Option<Self> {
+        let name = change.actor_id().to_bytes();
+        let version = u64::try_from(change.timestamp()).ok()?;
+        let mut edits = Vec::new();
+        put_bytes(&mut edits, change.raw_bytes());
+        Some(Aside {
+            stamp: Stamp {
+                version: Hlc::from_bits(version)?,
+                site: SiteId(name.get(..16)?.try_into().ok()?),
+            },
+            edits,
+        })
+    }
 }
 
 impl History {
@@ -64,7 +97,9 @@ impl History {
             policy,
             doc,
             origin,
-            waiting: Vec::new(),
+            ends: None,
+            aside: Vec::new(),
+            invalid: BTreeSet::new(),
             shown: String::new(),
             token: [0; 16],
         }
@@ -89,30 +124,46 @@ impl History {
                 let options = LoadOptions::new().text_encoding(ENCODING);
                 history.doc = Automerge::load_with_options(saved, options).map_err(edits)?;
             }
+            history.ends = None;
             history.take_in(changes(tail)?, &mut PatchLog::inactive())?;
             history.render();
             Ok(history)
         })
     }
 
-    /// Returns the history in few bytes, and what of it waits for other edits.
-    pub fn save(&self) -> (Vec<u8>, Vec<u8>) {
-        let mut tail = Vec::new();
-        for change in &self.waiting {
-            put_bytes(&mut tail, change.raw_bytes());
-        }
-        (self.doc.save(), tail)
+    /// Returns the edits that count in few bytes.
+    pub fn save(&self) -> Vec<u8> {
+        self.doc.save()
     }
 
-    /// Whether all of a delta's edits are among those that [`History::save`] saves, and none of them
-    /// waits for others.
+    /// Whether every known edit counts.
+    pub fn is_whole(&self) -> bool {
+        self.aside.is_empty()
+    }
+
+    /// Returns the edits that do not count and are in none of these deltas, which lie one after the
+    /// other: what is to be kept beside these and what is saved.
+    ///
+    /// # Errors
+    ///
+    /// [`DeltaError`] if these are no deltas.
+    pub fn aside(&self, deltas: &[u8]) -> Result<Vec<Aside>, DeltaError> {
+        let kept: BTreeSet<ChangeHash> = changes(deltas)?.iter().map(Change::hash).collect();
+        let aside = self.aside.iter();
+        let lost = aside.filter(|change| !kept.contains(&change.hash()));
+        Ok(lost.filter_map(Aside::of).collect())
+    }
+
+    /// Whether all of a delta's edits count.
     ///
     /// # Errors
     ///
     /// [`DeltaError`] if this is no delta.
     pub fn has_applied(&self, delta: &[u8]) -> Result<bool, DeltaError> {
         let edits = changes(delta)?;
-        Ok(edits.iter().all(|edit| self.has(&edit.hash())))
+        Ok(edits
+            .iter()
+            .all(|edit| self.last_op(&edit.hash()).is_some()))
     }
 
     /// Returns a name for what the history holds here: the hash of all that was joined to it, in
@@ -140,10 +191,10 @@ impl History {
         after: Hlc,
         until: Hlc,
     ) -> Result<Vec<u8>, DeltaError> {
-        let (actor, span) = (actor(site), span(after, until));
+        let span = span(after, until);
         let mut pieces = Vec::new();
         for change in changes(deltas)? {
-            if *change.actor_id() == actor && span.contains(&change.timestamp()) {
+            if is_of(change.actor_id(), site) && span.contains(&change.timestamp()) {
                 put_bytes(&mut pieces, change.raw_bytes());
             }
         }
@@ -175,7 +226,7 @@ impl History {
         if matches!(visible, Value::Blob(_)) || (self.is_empty() && *visible == Value::Null) {
             return Ok(None);
         }
-        self.doc.set_actor(actor(stamp.site));
+        self.doc.set_actor(self.actor(stamp.site));
         let time = stamp.version.to_bits().cast_signed();
         let options = || CommitOptions::default().with_time(time);
         let mut tx = self.doc.transaction();
@@ -206,6 +257,7 @@ impl History {
         }
         let change = self.doc.get_change_by_hash(&hash);
         let change = change.expect("the edit was just made");
+        self.ends().advance(&Made::from(&change));
         let mut delta = Vec::new();
         put_bytes(&mut delta, change.raw_bytes());
         self.advance(&delta);
@@ -220,9 +272,8 @@ impl History {
     pub fn join(&mut self, stamp: Stamp, delta: &[u8]) -> Result<bool, DeltaError> {
         guarded(|| {
             let changes = changes(delta)?;
-            let own = actor(stamp.site);
             for change in &changes {
-                if !change.decode().operations.iter().all(is_ours) {
+                if change.author().is_some() || !change.decode().operations.iter().all(is_ours) {
                     let rule = "an edit makes, sets and deletes, and nothing else";
                     return Err(DeltaError::Rule { rule });
                 }
@@ -231,34 +282,38 @@ impl History {
                     .and_then(Hlc::from_bits);
                 let is_before =
                     version.is_some_and(|version| version > Hlc::ZERO && version <= stamp.version);
-                if *change.actor_id() != own || !is_before {
+                if !is_of(change.actor_id(), stamp.site) || !is_before {
                     let rule = "an edit is of the site and the time that it is sent under";
                     return Err(DeltaError::Rule { rule });
                 }
             }
             let mut log = PatchLog::active();
-            let is_news = self.take_in(changes, &mut log)?;
-            if is_news {
-                self.advance(delta);
-                self.follow(log);
+            let taken = self.take_in(changes, &mut log)?;
+            match taken {
+                Taken::Nothing => {}
+                Taken::Added => self.follow(log),
+                Taken::Anew => self.render(),
             }
-            Ok(is_news)
+            if taken != Taken::Nothing {
+                self.advance(delta);
+            }
+            Ok(taken != Taken::Nothing)
         })
     }
 
     /// Returns a site's edits after one version and up to another, in pieces; empty if there are
     /// none.
     pub fn changes_of(&self, site: SiteId, after: Hlc, until: Hlc) -> Vec<u8> {
-        let (actor, span) = (actor(site), span(after, until));
+        let span = span(after, until);
         let all = self.doc.get_changes_meta(&[]);
         let chosen = all
             .iter()
-            .filter(|change| *change.actor == actor && span.contains(&change.timestamp))
+            .filter(|change| is_of(&change.actor, site) && span.contains(&change.timestamp))
             .map(|change| change.hash);
         let mut pieces = Vec::new();
         self.put_pieces(&mut pieces, &chosen.collect::<Vec<_>>());
-        for change in &self.waiting {
-            if *change.actor_id() == actor && span.contains(&change.timestamp()) {
+        for change in &self.aside {
+            if is_of(change.actor_id(), site) && span.contains(&change.timestamp()) {
                 put_bytes(&mut pieces, change.raw_bytes());
             }
         }
@@ -289,125 +344,19 @@ impl History {
     /// Returns bytes that are equal for equal histories.
     pub fn fingerprint(&self) -> Vec<u8> {
         let heads: BTreeSet<ChangeHash> = self.doc.get_heads().into_iter().collect();
-        let waiting: BTreeSet<ChangeHash> = self.waiting.iter().map(Change::hash).collect();
-        let hashes = heads.into_iter().chain(waiting);
+        let aside: BTreeSet<ChangeHash> = self.aside.iter().map(Change::hash).collect();
+        let hashes = heads.into_iter().chain(aside);
         hashes.flat_map(|hash| hash.0).collect()
     }
 
-    /// Adds the changes that are new, and keeps those that build on what is not here yet.
-    fn take_in(&mut self, changes: Vec<Change>, log: &mut PatchLog) -> Result<bool, DeltaError> {
-        let mut known: BTreeSet<ChangeHash> = self.waiting.iter().map(Change::hash).collect();
-        let mut is_news = false;
-        for change in changes {
-            let hash = change.hash();
-            if !self.has(&hash) && known.insert(hash) {
-                self.waiting.push(change);
-                is_news = true;
-            }
-        }
-        loop {
-            let ready = self.ready();
-            if ready.is_empty() {
-                return Ok(is_news);
-            }
-            self.apply(ready, log)?;
-        }
-    }
-
-    /// Takes the changes that wait for nothing any more, in an order in which they can be applied:
-    /// all at once, since applying costs time in proportion to the whole text.
-    fn ready(&mut self) -> Vec<Change> {
-        let mut waiting: Vec<Option<Change>> = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .map(Some)
-            .collect();
-        let mut missing_counts = vec![0_usize; waiting.len()];
-        let mut builders: BTreeMap<ChangeHash, Vec<usize>> = BTreeMap::new();
-        for (at, change) in waiting.iter().enumerate() {
-            for hash in change.iter().flat_map(|change| change.deps()) {
-                if !self.has(hash) {
-                    missing_counts[at] += 1;
-                    builders.entry(*hash).or_default().push(at);
-                }
-            }
-        }
-        let free = (0..waiting.len()).filter(|at| missing_counts[*at] == 0);
-        let mut free: VecDeque<usize> = free.collect();
-        let mut ready = Vec::new();
-        while let Some(at) = free.pop_front() {
-            let Some(change) = waiting[at].take() else {
-                continue;
-            };
-            for builder in builders.remove(&change.hash()).unwrap_or_default() {
-                missing_counts[builder] -= 1;
-                if missing_counts[builder] == 0 {
-                    free.push_back(builder);
-                }
-            }
-            ready.push(change);
-        }
-        self.waiting = waiting.into_iter().flatten().collect();
-        ready
-    }
-
-    fn apply(&mut self, ready: Vec<Change>, log: &mut PatchLog) -> Result<(), DeltaError> {
-        let before = self.doc.get_heads();
-        let mut hashes: BTreeSet<ChangeHash> = ready.iter().map(Change::hash).collect();
-        let mut foreign = ready.clone();
-        let applied = self.doc.apply_changes_log_patches(ready.clone(), log);
-        if applied.is_err() {
-            // Two copies of one file write as one site. What contradicts an edit that is here is
-            // left out, and the rest goes on; what builds on that waits.
-            for change in ready {
-                let hash = change.hash();
-                if !change.deps().iter().all(|hash| self.has(hash)) {
-                    hashes.remove(&hash);
-                    self.waiting.push(change);
-                    continue;
-                }
-                let applied = self.doc.apply_changes_log_patches([change], log);
-                if applied.is_err() {
-                    hashes.remove(&hash);
-                }
-            }
-        }
-        foreign.retain(|change| hashes.contains(&change.hash()));
-        // A history keeps what the edits mean and makes their bytes anew. Bytes that say the same
-        // in another way would have another hash then, and the history could not be read again.
-        for change in self.doc.get_changes(&before) {
-            hashes.remove(&change.hash());
-        }
-        if !hashes.is_empty() {
-            let rule = "an edit is written as automerge writes it";
-            return Err(DeltaError::Rule { rule });
-        }
-        self.check_objects(&foreign)
-    }
-
-    /// Checks that fields are written to maps only, and items to lists and texts: automerge takes
-    /// in either and then shows it one way or another.
-    fn check_objects(&self, changes: &[Change]) -> Result<(), DeltaError> {
-        let mut last: Option<(ObjectId, ObjType)> = None;
-        for operation in changes.iter().flat_map(|change| change.decode().operations) {
-            let known = last.take().filter(|(object, _)| *object == operation.obj);
-            let (object, kind) = match known {
-                Some(known) => known,
-                None => {
-                    let (_, kind) = self.doc.import(&operation.obj.to_string()).map_err(edits)?;
-                    (operation.obj.clone(), kind)
-                }
-            };
-            if matches!(operation.key, Key::Map(_)) != (kind == ObjType::Map) {
-                let rule = "a map has fields, a list and a text have items";
-                return Err(DeltaError::Rule { rule });
-            }
-            last = Some((object, kind));
-        }
-        Ok(())
-    }
-
-    fn has(&self, hash: &ChangeHash) -> bool {
-        self.doc.get_change_meta_by_hash(hash).is_some()
+    /// Returns the name for a site's next edit: another than that of its edits which do not count,
+    /// since they may have the number that the next one would have.
+    fn actor(&self, site: SiteId) -> ActorId {
+        let is_free = |turn: &u8| {
+            let actor = actor(site, *turn);
+            self.aside.iter().all(|change| *change.actor_id() != actor)
+        };
+        actor(site, (0..=u8::MAX).find(is_free).unwrap_or(u8::MAX))
     }
 
     /// Changes what is shown as the document changed. What is new costs its own size then, and not
@@ -453,20 +402,20 @@ fn span(after: Hlc, until: Hlc) -> std::ops::RangeInclusive<i64> {
     after.to_bits().cast_signed() + 1..=until.to_bits().cast_signed()
 }
 
-fn actor(site: SiteId) -> ActorId {
-    ActorId::from(site.0)
+/// Returns one of the names under which a site makes edits: its id, and but for the first a byte.
+fn actor(site: SiteId, turn: u8) -> ActorId {
+    let mut name = site.0.to_vec();
+    name.extend((turn > 0).then_some(turn));
+    ActorId::from(name)
+}
+
+fn is_of(actor: &ActorId, site: SiteId) -> bool {
+    let name = actor.to_bytes();
+    name.len() <= site.0.len() + 1 && name.starts_with(&site.0)
 }
 
 fn edits(error: impl std::error::Error + Send + Sync + 'static) -> DeltaError {
     DeltaError::Edits(Box::new(error))
-}
-
-/// Automerge checks what it reads, and asserts that it did: an assertion that foreign bytes break
-/// is their fault, not ours.
-fn guarded<T>(body: impl FnOnce() -> Result<T, DeltaError>) -> Result<T, DeltaError> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(DeltaError::Rule {
-        rule: "edits keep automerge's own rules",
-    }))
 }
 
 /// Whether an operation is of a kind that edits here consist of. Automerge has others, such as

@@ -8,6 +8,7 @@ use super::*;
 use crate::{Hlc, Real, SiteId, Stamp, Value};
 
 mod bounded;
+mod contested;
 
 const ENTRY_POLICIES: [Policy; 5] = [
     Policy::Counter,
@@ -42,6 +43,13 @@ fn visible() -> impl Strategy<Value = Value> {
         ))),
         prop::collection::vec(any::<u8>(), 0..3).prop_map(Value::Blob),
     ]
+}
+
+/// Returns a history as it is stored: what is saved, and what lies beside it.
+fn stored(cell: &History) -> (Vec<u8>, Vec<u8>) {
+    let aside = cell.aside(&[]).expect("nothing is read");
+    let aside = aside.into_iter().flat_map(|aside| aside.edits);
+    (cell.save(), aside.collect())
 }
 
 /// One step at one of three sites: write, or take over what another has.
@@ -196,7 +204,7 @@ proptest! {
                 // Stored and read again in the middle, with what waits.
                 if at == shuffled.len() / 2 {
                     let saved;
-                    (saved, tail) = found.save();
+                    (saved, tail) = stored(&found);
                     found = History::load(policy, [1; 16], &saved, &tail).expect("it was saved");
                 }
             }
@@ -204,7 +212,7 @@ proptest! {
             prop_assert_eq!(found.fingerprint(), expected.fingerprint());
             // What was shown step by step is what the whole history shows.
             for cell in cells.iter().chain([&expected]) {
-                let (saved, tail) = cell.save();
+                let (saved, tail) = stored(cell);
                 let again = History::load(policy, [1; 16], &saved, &tail).expect("it was saved");
                 prop_assert_eq!(cell.shown(), again.shown());
             }
@@ -271,7 +279,7 @@ proptest! {
             // Whatever it is now, it is taken in or refused, and what is taken in can be stored.
             let mut other = History::new(policy);
             if other.join(stamp(1, 1), &delta).is_ok() {
-                let (saved, tail) = other.save();
+                let (saved, tail) = stored(&other);
                 let again = History::load(policy, [1; 16], &saved, &tail).expect("it was saved");
                 prop_assert_eq!(again.shown(), other.shown());
             }

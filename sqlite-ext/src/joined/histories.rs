@@ -6,7 +6,7 @@
 //! edit has.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use syncline_crdt::{History, Hlc, Policy, VersionVector};
+use syncline_crdt::{Aside, History, Hlc, Policy, VersionVector};
 
 use super::{CellPlace, cache, unreadable};
 use crate::shadow::{Sites, version_from, version_to};
@@ -153,18 +153,17 @@ pub(super) fn added(
 }
 
 /// Saves a history as a whole. The edits of each site up to `until` need not lie beside it then,
-/// unless they wait for others.
+/// unless they do not count.
 fn save(
     conn: &Connection,
     at: CellPlace<'_>,
     history: &History,
     until: impl Fn(i64) -> Hlc,
 ) -> rusqlite::Result<()> {
-    let (saved, waiting) = history.save();
+    let saved = history.save();
     let place = "WHERE table_id = +?1 AND lane = +?2 AND key = ?3";
     let cell = params![at.table_id, at.lane, at.key];
-    let mut kept_bytes = 0;
-    let mut gone = Vec::new();
+    let (mut kept, mut gone) = (Vec::new(), Vec::new());
     {
         let all =
             format!("SELECT version, site, edits FROM syncline_edits {place} AND version > 0");
@@ -174,10 +173,10 @@ fn save(
             let (version, site): (i64, i64) = (row.get(0)?, row.get(1)?);
             let edits = row.get_ref(2)?.as_blob().map_err(unreadable)?;
             let is_saved = version_from(version)? <= until(site)
-                && (waiting.is_empty() || history.has_applied(edits).map_err(unreadable)?);
+                && (history.is_whole() || history.has_applied(edits).map_err(unreadable)?);
             match is_saved {
                 true => gone.push((version, site)),
-                false => kept_bytes += edits.len() as i64,
+                false => kept.extend_from_slice(edits),
             }
         }
     }
@@ -186,13 +185,32 @@ fn save(
     for (version, site) in gone {
         delete.execute(params![at.table_id, at.lane, at.key, version, site])?;
     }
+    if !history.is_whole() {
+        let lost = history.aside(&kept).map_err(unreadable)?;
+        kept.extend(keep_aside(conn, at, lost)?);
+    }
     let put = "INSERT OR REPLACE INTO syncline_edits VALUES(?1, ?2, ?3, ?4, ?5, ?6)";
     let whole = params![at.table_id, at.lane, at.key, SAVED.0, SAVED.1, saved];
     conn.prepare_cached(put)?.execute(whole)?;
     let sizes = format!("UPDATE syncline_histories SET saved_bytes = ?4, added_bytes = ?5 {place}");
-    let bytes = params![at.table_id, at.lane, at.key, saved.len() as i64, kept_bytes];
+    let (saved_bytes, kept_bytes) = (saved.len() as i64, kept.len() as i64);
+    let bytes = params![at.table_id, at.lane, at.key, saved_bytes, kept_bytes];
     conn.prepare_cached(&sizes)?.execute(bytes)?;
     mark(conn, at, until)
+}
+
+/// Keeps edits that counted when the history was saved before, and do not any more.
+fn keep_aside(conn: &Connection, at: CellPlace<'_>, lost: Vec<Aside>) -> rusqlite::Result<Vec<u8>> {
+    let ordinal = "SELECT ordinal FROM syncline_sites WHERE site_id = ?1";
+    let mut ordinal = conn.prepare_cached(ordinal)?;
+    let mut kept = Vec::new();
+    for aside in lost {
+        let site = ordinal.query_one([aside.stamp.site.0], |row| row.get(0))?;
+        let version = version_to(aside.stamp.version);
+        append(conn, at, (version, site), &aside.edits)?;
+        kept.extend_from_slice(&aside.edits);
+    }
+    Ok(kept)
 }
 
 /// Notes up to which version the edits of each site lie in the saved whole only.

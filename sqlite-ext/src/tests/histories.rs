@@ -225,3 +225,47 @@ fn edits_that_wait_for_others_are_kept_when_a_text_is_saved_as_a_whole() {
     );
     assert_eq!(third.digest(), second.digest());
 }
+
+#[test]
+fn edits_that_contradict_a_saved_text_take_nothing_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = beginning();
+    let mut third = following(&first, 3);
+    let file = folder.path().join("copy.db");
+    let copy = format!("VACUUM INTO '{}'", file.display());
+    first.conn.execute_batch(&copy).expect("copied");
+    let mut copy = Replica {
+        conn: Connection::open(&file).expect("the copy opens"),
+        now: first.now,
+    };
+    let words = |factor: u32| -> String {
+        let words = (0..600).map(|number| format!("{} ", number * factor % 1000));
+        words.collect()
+    };
+    let earlier = words(7_907);
+    copy.run(&format!("UPDATE t SET body = '{earlier}'"));
+    first.now += 1_000;
+    first.run(&format!("UPDATE t SET body = '{}'", words(7_919)));
+    third.pull(&first);
+    collect(&third.conn, &[], third.now).expect("collect");
+    assert_eq!(kept(&third).1, 0, "all lies in the whole");
+    let fourth = following(&first, 4);
+    let early = export_own(&copy.conn, Hlc::ZERO, u64::MAX).expect("export");
+    let early = early.expect("something was written");
+    for replica in [&third, &fourth] {
+        import_changeset(&replica.conn, &early, replica.now).expect("import");
+        collect(&replica.conn, &[], replica.now).expect("collect");
+        collect(&replica.conn, &[], replica.now).expect("collect");
+        assert_eq!(replica.rows("SELECT body FROM t"), [earlier.as_str()]);
+        assert_eq!(kept(replica).1, 1, "what does not count lies beside it");
+    }
+    assert_eq!(third.digest(), fourth.digest());
+    // What lies in memory is of one thread: another one reads what was saved.
+    let newcomer = move || {
+        let newcomer = following(&third, 5);
+        (newcomer.digest(), newcomer.rows("SELECT body FROM t"))
+    };
+    let digest = fourth.digest();
+    let found = std::thread::spawn(newcomer).join().expect("it reads");
+    assert_eq!(found, (digest, vec![earlier]));
+}
