@@ -98,6 +98,16 @@ async fn fetch(node: &Node, patience: Duration) -> Result<(), NodeError> {
                 for liar in &restored.liars {
                     eprintln!("false pieces came from {liar}; they were not used");
                 }
+                for part in &restored.lacking {
+                    let what = match part.is_whole() {
+                        true => format!("the table `{}`", part.table),
+                        false => format!("the column `{}` of `{}`", part.column, part.table),
+                    };
+                    eprintln!(
+                        "{what} was dropped on the device that made the snapshot; `syncline serve` \
+                         brings the rest of it from devices that have it"
+                    );
+                }
                 return Ok(());
             }
             Ok(Err(NodeError::Restore(_))) if Instant::now() < deadline => sleep(PAUSE).await,

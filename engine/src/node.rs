@@ -355,17 +355,19 @@ impl Node {
             .await
             .map_err(|_| NodeError::Stopped)?;
         let network = &self.shared.network;
-        let restored = self
+        let mut restored = self
             .shared
             .cold
             .restore(network, || peers.clone(), progress)
             .await?;
         let changes = restored.content.changes.clone();
         let found = self.shared.store.run(move |replica| {
-            replica.take_whole(&changes, now_unix_ms())?;
-            replica.digest(now_unix_ms())
+            let lacking = replica.take_whole(&changes, now_unix_ms())?;
+            Ok::<_, ReplicaError>((lacking, replica.digest(now_unix_ms())?))
         });
-        let found = found.await?.to_bytes();
+        let (lacking, found) = found.await?;
+        restored.lacking = lacking;
+        let found = found.to_bytes();
         if found != restored.content.digest {
             let hex = |bytes: [u8; 32]| blake3::Hash::from_bytes(bytes).to_hex().to_string();
             let (found, expected) = (hex(found), hex(restored.content.digest));

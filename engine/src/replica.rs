@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use syncline_crdt::{Changeset, Digest, Hlc, SiteId, VersionVector};
+use syncline_crdt::{Changeset, Digest, Hlc, Part, SiteId, VersionVector};
 use syncline_sqlite as sqlite;
 
 use crate::clock::now_unix_ms;
@@ -497,15 +497,20 @@ impl Replica {
         })
     }
 
-    /// Merges a snapshot's changes.
+    /// Merges a snapshot's changes. Returns the tables and columns that the snapshot lacks, since its
+    /// author had dropped them: they come with the logs of others.
     ///
     /// # Errors
     ///
     /// See [`ReplicaError`].
-    pub fn take_whole(&mut self, changes: &[u8], now_unix_ms: u64) -> Result<(), ReplicaError> {
+    pub fn take_whole(
+        &mut self,
+        changes: &[u8],
+        now_unix_ms: u64,
+    ) -> Result<Vec<Part>, ReplicaError> {
         let changes = Changeset::decode(changes).map_err(sqlite::ImportError::from)?;
         match self.layer.import(&self.conn, &changes, now_unix_ms) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(changes.lacking.into_keys().collect()),
             Err(Unmerged::Failed(error)) => Err(error),
             Err(Unmerged::Never(reason) | Unmerged::NotYet(reason)) => {
                 Err(ReplicaError::Whole { reason })

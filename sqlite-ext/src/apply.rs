@@ -439,9 +439,7 @@ pub(crate) fn merge_tables(
             let mut changes = given.clone();
             // What is settled was parked before, or is of a row that is forgotten.
             changes.groups.retain(|group| !past.has(group.stamp));
-            if !changes.groups.is_empty() {
-                parked::park(conn, &changes)?;
-            }
+            parked::park(conn, changes)?;
             continue;
         };
         let is_born = |group: &Group| group.born != SiteId::default();
@@ -469,9 +467,7 @@ pub(crate) fn merge_tables(
                 ..given.without_groups()
             };
             parked::retain_living(conn, &table, &mut waiting)?;
-            if !waiting.groups.is_empty() {
-                parked::park(conn, &waiting)?;
-            }
+            parked::park(conn, waiting)?;
         }
     }
     touched.join(renames.apply(conn)?);

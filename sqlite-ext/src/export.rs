@@ -149,12 +149,19 @@ fn read_own(
         after,
         until,
     };
-    let span = Span {
-        since: VersionVector::of(own, after),
-        until: VersionVector::of(own, until),
-        filling: Filling::default(),
+    let since = VersionVector::of(own, after);
+    let until = VersionVector::of(own, until);
+    let lacking = match after {
+        // All is told once more, as to a new log, and others may know what was lost meanwhile.
+        Hlc::ZERO => gaps::lacking(conn, (&since, &until), &Parts::new())?,
         // What was lost before it was ever told is nobody's.
-        lacking: Parts::new(),
+        _ => Parts::new(),
+    };
+    let span = Span {
+        since,
+        until,
+        filling: Filling::default(),
+        lacking,
     };
     read(conn, &sites, &[window], span).map(Some)
 }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use syncline_crdt::{Changeset, Part, Parts, Seen, VersionVector};
+use syncline_crdt::{Changeset, Hlc, Part, Parts, Seen, SiteId, VersionVector};
 
 use crate::clocks::{Lane, Range};
 use crate::shadow::{Sites, version_from, version_to, version_vector};
@@ -62,6 +62,31 @@ impl Gap {
         let all = "SELECT * FROM syncline_gaps ORDER BY table_name, column_name";
         let mut statement = conn.prepare_cached(all)?;
         statement.query_map([], Gap::read)?.collect()
+    }
+
+    /// Returns up to where everything is held once all is merged that lies between two vectors: site
+    /// by site, since what one of them wrote may come by itself.
+    fn filled(&self, since: &VersionVector, until: &VersionVector) -> VersionVector {
+        let mut after = self.after.clone();
+        let joins = |(site, _): &(SiteId, Hlc)| since.version(*site) <= self.after.version(*site);
+        for (site, until) in until.iter().filter(joins) {
+            after.advance(site, until);
+        }
+        after
+    }
+
+    fn store(&self, conn: &Connection) -> rusqlite::Result<()> {
+        let set =
+            "INSERT OR REPLACE INTO syncline_gaps(table_name, column_name, after, upto, is_wanted)
+            VALUES(?1, ?2, ?3, ?4, ?5)";
+        conn.prepare_cached(set)?.execute(params![
+            self.part.table,
+            self.part.column,
+            self.after.encode(),
+            self.upto.encode(),
+            self.is_wanted
+        ])?;
+        Ok(())
     }
 
     /// Whether something between two vectors may be lacking.
@@ -225,15 +250,17 @@ impl Filling {
     }
 }
 
-/// Returns the tables, by all their names in lower case, that were lacking here and that a changeset
-/// gives whole.
+/// Returns the tables, by all their names in lower case, that were lacking here and of which a
+/// changeset gives what was.
 pub(crate) fn filled(
     conn: &Connection,
     changeset: &Changeset,
 ) -> rusqlite::Result<BTreeSet<String>> {
     let mut tables = BTreeSet::new();
     for gap in Gap::all(conn)? {
-        if gap.part.is_whole() && changeset.filled.contains_key(&gap.part) {
+        let is_given = changeset.filled.contains_key(&gap.part)
+            || gap.meets(&changeset.since, &changeset.until);
+        if gap.part.is_whole() && is_given {
             tables.extend(other_names::names(conn, &gap.part.table)?);
         }
     }
@@ -254,11 +281,17 @@ pub(crate) fn note(
             || changeset
                 .lacking
                 .contains_key(&Part::whole(&gap.part.table));
-        if !is_lacking && gap.after.covers(since) && changeset.until.covers(&gap.upto) {
+        if is_lacking {
+            continue;
+        }
+        let after = gap.filled(since, &changeset.until);
+        if after.covers(&gap.upto) {
             let fill = "DELETE FROM syncline_gaps WHERE table_name = ?1 AND column_name = ?2";
             let names = [&gap.part.table, &gap.part.column];
             conn.prepare_cached(fill)?.execute(names)?;
             filled.insert(gap.part, gap.after);
+        } else if after != gap.after {
+            Gap { after, ..gap }.store(conn)?;
         }
     }
     for (part, latest) in &changeset.lacking {
@@ -289,17 +322,7 @@ fn widen(
     });
     gap.after = gap.after.meet(after);
     gap.upto.join(upto);
-    let set =
-        "INSERT OR REPLACE INTO syncline_gaps(table_name, column_name, after, upto, is_wanted)
-        VALUES(?1, ?2, ?3, ?4, ?5)";
-    conn.prepare_cached(set)?.execute(params![
-        part.table,
-        part.column,
-        gap.after.encode(),
-        gap.upto.encode(),
-        gap.is_wanted
-    ])?;
-    Ok(())
+    gap.store(conn)
 }
 
 /// Notes that what was here of a table, or of a column, is not any more.

@@ -1,5 +1,7 @@
 //! Changes to tables and columns that are not here yet: kept until they are, and passed on.
 
+mod known;
+
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
@@ -18,18 +20,20 @@ use crate::shadow::{OWN, Sites, in_savepoint};
 use crate::table::{RowKey, Table, TableError, canonical};
 use crate::{other_names, rows, untracked};
 
-/// Keeps a table's changes for later.
-pub(crate) fn park(conn: &Connection, table: &TableChanges) -> rusqlite::Result<()> {
-    let changes = Changeset {
-        tables: vec![table.clone()],
-        ..Changeset::default()
+/// Keeps a table's changes for later, as far as they do not wait already.
+pub(crate) fn park(conn: &Connection, mut table: TableChanges) -> rusqlite::Result<()> {
+    known::drop_known(conn, &mut table)?;
+    if table.groups.is_empty() {
+        return Ok(());
     }
-    .encode();
-    // The same changes arrive again and again from whoever exports everything.
-    let insert = "INSERT INTO syncline_parked(name, changes) SELECT ?1, ?2 WHERE NOT EXISTS
-        (SELECT 1 FROM syncline_parked WHERE name = ?1 AND changes = ?2)";
+    let name = table.name.clone();
+    let changes = Changeset {
+        tables: vec![table],
+        ..Changeset::default()
+    };
+    let insert = "INSERT INTO syncline_parked(name, changes) VALUES(?1, ?2)";
     conn.prepare_cached(insert)?
-        .execute(params![table.name, changes])?;
+        .execute(params![name, changes.encode()])?;
     Ok(())
 }
 

@@ -49,6 +49,7 @@ mod status;
 mod unique;
 mod unique_model;
 mod untracked;
+mod waiting;
 mod ways;
 mod wide;
 

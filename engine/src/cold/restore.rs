@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use syncline_crdt::Part;
 use syncline_parity::{
     Manifest as CodeManifest, Restore, RestoreError as CodeError, Slot, SnapshotId,
 };
@@ -26,6 +27,9 @@ use crate::trust::PublicKey;
 pub struct Restored {
     /// What it holds.
     pub content: Content,
+    /// The tables and columns that it lacks, since its author had dropped them: they come with the
+    /// logs of the others. Known once its changes are merged.
+    pub lacking: Vec<Part>,
     /// Its name.
     pub snapshot: SnapshotId,
     /// Who made it.
@@ -213,6 +217,7 @@ where
         let content = content.map_err(|source| RestoreError::Unseal { snapshot, source })?;
         Ok(Restored {
             content,
+            lacking: vec![],
             snapshot,
             author,
             created_unix_ms,

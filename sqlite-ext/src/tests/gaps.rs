@@ -253,3 +253,56 @@ fn a_gap_that_is_filled_twice_brings_no_forgotten_row_back() {
         assert_eq!(c.digest(), a.digest(), "{kind}");
     }
 }
+
+/// Takes what others wrote themselves, as from their logs, in two parts where there are two.
+fn from_logs(into: &mut Replica, from: &[&Replica]) {
+    for replica in from {
+        let site = site_id(&replica.conn).expect("a site");
+        let mut after = Hlc::ZERO;
+        while let Some(own) = export_own(&replica.conn, after, 1).expect("export") {
+            after = own.until.version(site);
+            into.now = into.now.max(replica.now);
+            import_changeset(&into.conn, &own, into.now).expect("import");
+        }
+    }
+}
+
+#[test]
+fn a_gap_is_filled_by_what_each_of_the_others_wrote_itself() {
+    for (kind, schema) in ALL_KINDS {
+        for is_collected in [false, true] {
+            let [mut a, mut b] = two(schema, "SELECT 1");
+            b.run("INSERT INTO t VALUES('6', 'from b', 'x'); UPDATE t SET a = 'b' WHERE id = '1'");
+            let mut d = replica("", &[]);
+            d.ask(&b);
+            a.ask(&b);
+            if is_collected {
+                collect(&d.conn, &[a.seen(), b.seen()], a.now).expect("collect");
+            }
+            d.run("DROP TABLE t");
+            let mut c = replica("", &[]);
+            c.ask(&d);
+            assert_eq!(c.gaps(), ["t"], "{kind}");
+            from_logs(&mut c, &[&b]);
+            assert_eq!(c.gaps(), ["t"], "{kind}: what a wrote is lacking");
+            from_logs(&mut c, &[&a]);
+            assert_eq!(c.gaps(), [""; 0], "{kind}");
+            let rows = ["1b", "2second", "6from b"];
+            assert_eq!(c.rows("SELECT id || a FROM t ORDER BY id"), rows, "{kind}");
+            assert_eq!(c.digest(), a.digest(), "{kind}, {is_collected}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_begun_anew_says_what_its_replica_had_dropped() {
+    for (kind, schema) in ALL_KINDS {
+        let [mut a, b] = two(schema, "DROP TABLE t");
+        a.ask(&b);
+        let mut c = replica("", &[]);
+        c.ask(&b);
+        a.run("DROP TABLE t");
+        from_logs(&mut c, &[&a]);
+        assert_eq!(c.gaps(), ["t"], "{kind}");
+    }
+}
