@@ -49,7 +49,8 @@ pub enum Obstacle {
         /// What SQLite says of it.
         reason: String,
     },
-    /// A key whose collation calls different texts equal: replicas compare keys byte by byte.
+    /// A key with a collation that only the application has: no other program could tell which
+    /// keys are equal.
     Collation {
         /// The key's columns, with commas.
         columns: String,
@@ -106,7 +107,7 @@ impl fmt::Display for Obstacle {
             ),
             Obstacle::Collation { columns } => write!(
                 f,
-                "its key ({columns}) calls different texts equal: declare it COLLATE BINARY"
+                "its key ({columns}) has a collation that only your application has: declare it with one of SQLite's own, BINARY, NOCASE or RTRIM"
             ),
             Obstacle::Crr => write!(
                 f,
@@ -229,20 +230,14 @@ pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<
             return Ok(Some(Obstacle::TooWide { count }));
         }
     }
-    if let Some(columns) = unique::foreign(conn, &info.name)? {
-        return Ok(Some(Obstacle::Unique { columns }));
+    if let Some((columns, is_key)) = unique::foreign(conn, &info.name)? {
+        return Ok(Some(match is_key {
+            true => Obstacle::Collation { columns },
+            false => Obstacle::Unique { columns },
+        }));
     }
     if let Some(reason) = checks::foreign(conn, &info.name)? {
         return Ok(Some(Obstacle::Check { reason }));
-    }
-    let collation = "SELECT group_concat(x.name, ', ')
-        FROM pragma_index_list(?1, 'main') AS l, pragma_index_xinfo(l.name, 'main') AS x
-        WHERE l.origin = 'pk' AND x.key AND x.coll <> 'BINARY' COLLATE NOCASE";
-    let columns: Option<String> = conn
-        .prepare_cached(collation)?
-        .query_one([&info.name], |row| row.get(0))?;
-    if let Some(columns) = columns {
-        return Ok(Some(Obstacle::Collation { columns }));
     }
     let null = key
         .iter()

@@ -327,10 +327,17 @@ impl Table {
         )
     }
 
-    /// Returns the condition that names one row by its key, from parameter `first` on.
+    /// Returns the condition that names one row by its key, from parameter `first` on: the very
+    /// same key, also where the column's collation calls others equal to it.
     pub(crate) fn key_condition(&self, first: usize) -> String {
-        let term =
-            |(at, column): (usize, &Column)| format!("{} = ?{}", quoted(&column.name), first + at);
+        let term = |(at, column): (usize, &Column)| {
+            let equal = format!("{} = ?{}", quoted(&column.name), first + at);
+            match self.kind {
+                KeyKind::Integer => equal,
+                // The first finds it, in an index that may have the collation.
+                KeyKind::Rowid | KeyKind::Packed => format!("{equal} AND {equal} COLLATE BINARY"),
+            }
+        };
         list(self.key_columns.iter().enumerate().map(term), " AND ")
     }
 

@@ -10,6 +10,7 @@ use syncline_crdt::{
 use crate::*;
 
 mod admitted;
+mod alike_keys;
 mod altered_options;
 mod altering;
 mod altering_model;

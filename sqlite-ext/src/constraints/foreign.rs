@@ -197,10 +197,11 @@ impl Declared {
             named => named.iter().map(String::as_str).collect(),
         };
         let mut found = None;
-        if let Some(columns) = self.in_order_of(&named, &primary) {
+        let indices = unique::indices(conn, &parent.name)?;
+        let is_plain = !indices.iter().any(|index| index.is_key);
+        if let Some(columns) = self.in_order_of(&named, &primary).filter(|_| is_plain) {
             found = Some((None, columns, primary));
         } else {
-            let indices = unique::indices(conn, &parent.name)?;
             for index in &indices {
                 if let Some(key) = index.plain_columns()
                     && let Some(columns) = self.in_order_of(&named, &key)

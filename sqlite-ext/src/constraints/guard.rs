@@ -180,8 +180,10 @@ impl<'a> Guard<'a> {
 /// unique index, broke a CHECK, or gave a generated column or an index an expression that has no
 /// value, or none that fits.
 pub(crate) fn is_met(conn: &Connection, error: &Error) -> bool {
-    const MET: [i32; 6] = [
+    const MET: [i32; 7] = [
         ffi::SQLITE_CONSTRAINT_UNIQUE,
+        // By a key that its collation calls equal.
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
         ffi::SQLITE_CONSTRAINT_CHECK,
         ffi::SQLITE_CONSTRAINT_NOTNULL,
         ffi::SQLITE_CONSTRAINT_DATATYPE,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use rusqlite::{Connection, Error, params_from_iter};
-use syncline_crdt::{Arena, Claim, Stamp, Value, settle_claims};
+use syncline_crdt::{Arena, Claim, Hlc, Stamp, Value, settle_claims};
 
 use super::checks;
 use super::listing::{self, Ground};
@@ -14,7 +14,7 @@ use super::masks;
 use super::reference::Reference;
 use super::scratch::{self, Scratch};
 use super::store::{self, ParkedRow, Standing};
-use super::unique::{self, UniqueIndex};
+use super::unique::{self, Claiming, UniqueIndex};
 use crate::clocks::{self, Lane, ROW};
 use crate::rows;
 use crate::shadow::Sites;
@@ -30,8 +30,8 @@ pub(super) struct Stage<'a> {
     table: &'a Table,
     sites: &'a Sites,
     indices: Vec<UniqueIndex>,
-    /// The lanes whose stamps make a row's claim.
-    lanes: Vec<i64>,
+    /// What makes a row's claim.
+    claiming: Claiming,
     /// What its rows refer to.
     references: Vec<Rc<Reference>>,
     scratch: Option<Scratch>,
@@ -51,13 +51,13 @@ impl<'a> Stage<'a> {
         references: Vec<Rc<Reference>>,
     ) -> rusqlite::Result<Self> {
         let indices = unique::indices(conn, &table.name)?;
-        let lanes = unique::claiming_lanes(conn, table, &indices)?;
+        let claiming = unique::claiming(conn, table, &indices)?;
         Ok(Stage {
             conn,
             table,
             sites,
             indices,
-            lanes,
+            claiming,
             references,
             scratch: None,
             grounds: BTreeMap::new(),
@@ -222,14 +222,27 @@ impl<'a> Stage<'a> {
         listing::note(self.conn, self.table, place, ground, since)
     }
 
-    /// Returns a row's claim: the latest stamp among its columns that an index mentions.
+    /// Returns a row's claim.
     fn claim(&self, place: &RowKey, clocks_at: &RowKey) -> rusqlite::Result<Claim> {
-        let stamp = self.latest(&self.lanes, clocks_at)?;
+        let stamp = match &self.claiming {
+            Claiming::Latest(lanes) => self.latest(lanes, clocks_at)?,
+            Claiming::Earliest(lanes) => {
+                let (stamps, whole) = self.stamps(lanes, clocks_at)?;
+                let written = stamps.into_iter().filter(|stamp| stamp.version > Hlc::ZERO);
+                written.min().unwrap_or(whole)
+            }
+        };
         Ok(Claim::new(stamp, store::packed(place)))
     }
 
     /// Returns the latest stamp of a row in some lanes.
     fn latest(&self, lanes: &[i64], clocks_at: &RowKey) -> rusqlite::Result<Stamp> {
+        let (stamps, whole) = self.stamps(lanes, clocks_at)?;
+        Ok(stamps.into_iter().max().unwrap_or(whole))
+    }
+
+    /// Returns a row's stamps in some lanes, and its own.
+    fn stamps(&self, lanes: &[i64], clocks_at: &RowKey) -> rusqlite::Result<(Vec<Stamp>, Stamp)> {
         let at = |lane| {
             let lane = Lane {
                 table_id: self.table.id,
@@ -239,11 +252,11 @@ impl<'a> Stage<'a> {
             Ok::<_, rusqlite::Error>(clock.map(|clock| self.sites.stamp(clock.site, clock.version)))
         };
         let whole = at(ROW)?.unwrap_or_default();
-        let mut latest: Option<Stamp> = None;
+        let mut stamps = Vec::with_capacity(lanes.len());
         for lane in lanes {
-            latest = latest.max(Some(at(*lane)?.unwrap_or(whole)));
+            stamps.push(at(*lane)?.unwrap_or(whole));
         }
-        Ok(latest.unwrap_or(whole))
+        Ok((stamps, whole))
     }
 
     /// Returns the places of the parked rows that are rivals of a shown row; none if it is not

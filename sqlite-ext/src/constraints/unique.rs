@@ -17,6 +17,8 @@ use crate::value::{Bound, quoted};
 pub(crate) struct UniqueIndex {
     /// What it is called where it is told: the same on every replica.
     pub(crate) label: String,
+    /// Whether it is the primary key's.
+    pub(super) is_key: bool,
     terms: Vec<Term>,
     /// Which rows are in it, as SQL; `None` for all.
     condition: Option<String>,
@@ -31,31 +33,46 @@ struct Term {
     collation: String,
 }
 
-/// Returns the unique indices of a table besides its primary key, in the order of their labels.
+/// Where the indices are that may keep rows apart which have different keys: all unique ones, but of
+/// the primary key only one whose collation calls different keys equal.
+const RIVALRY: &str = "pragma_index_list(?1, 'main') AS l WHERE l.\"unique\" AND (l.origin <> 'pk'
+    OR EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name, 'main') AS x
+        WHERE x.key AND x.coll <> 'BINARY' COLLATE NOCASE))";
+
+/// Returns the unique indices of a table under which rows with different keys may be rivals, in the
+/// order of their labels.
 pub(crate) fn indices(conn: &Connection, table: &str) -> rusqlite::Result<Vec<UniqueIndex>> {
-    let all = "SELECT l.name, m.sql FROM pragma_index_list(?1, 'main') AS l
-        LEFT JOIN main.sqlite_master AS m ON m.type = 'index' AND m.name = l.name
-        WHERE l.\"unique\" AND l.origin <> 'pk'";
-    let mut statement = conn.prepare_cached(all)?;
-    let rows = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let rows: Vec<(String, Option<String>)> = rows.collect::<Result<_, _>>()?;
+    let all = format!(
+        "SELECT l.name, l.origin = 'pk', (SELECT m.sql FROM main.sqlite_master AS m
+         WHERE m.type = 'index' AND m.name = l.name) FROM {RIVALRY}"
+    );
+    let mut statement = conn.prepare_cached(&all)?;
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let rows = statement.query_map([table], row)?;
+    let rows: Vec<(String, bool, Option<String>)> = rows.collect::<Result<_, _>>()?;
     let mut found = Vec::new();
-    for (name, sql) in rows {
-        found.push(index(conn, table, &name, sql.as_deref())?);
+    for (name, is_key, sql) in rows {
+        let mut index = index(conn, table, &name, sql.as_deref())?;
+        if is_key {
+            index.is_key = true;
+            index.label = format!("PRIMARY KEY ({})", index.columns());
+        }
+        found.push(index);
     }
     found.sort_by(|a, b| a.label.cmp(&b.label));
     Ok(found)
 }
 
-/// Whether a table has a unique index besides its primary key.
+/// Whether a table has a unique index under which rows with different keys may be rivals.
 pub(crate) fn exists(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
-    let any = "SELECT 1 FROM pragma_index_list(?1, 'main') WHERE \"unique\" AND origin <> 'pk'";
-    conn.prepare_cached(any)?.exists([table])
+    let any = format!("SELECT 1 FROM {RIVALRY}");
+    conn.prepare_cached(&any)?.exists([table])
 }
 
 /// Returns the columns of the first index whose rows cannot be compared away from the table, since
-/// it names a function or a collation that only the application has.
-pub(crate) fn foreign(conn: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
+/// it names a function or a collation that only the application has, and whether it is that of the
+/// primary key.
+pub(crate) fn foreign(conn: &Connection, table: &str) -> rusqlite::Result<Option<(String, bool)>> {
     let indices = indices(conn, table)?;
     if indices.is_empty() {
         return Ok(None);
@@ -72,7 +89,8 @@ pub(crate) fn foreign(conn: &Connection, table: &str) -> rusqlite::Result<Option
         );
         scratch.conn.prepare(&select).is_err()
     };
-    Ok(indices.iter().find(is_foreign).map(UniqueIndex::columns))
+    let found = indices.iter().find(is_foreign);
+    Ok(found.map(|index| (index.columns(), index.is_key)))
 }
 
 /// Reads one index; `sql` is `None` for a constraint of the table.
@@ -107,6 +125,7 @@ fn index(
     let suffix = condition.map_or(String::new(), |text| format!(" WHERE {}", text.trim()));
     let mut index = UniqueIndex {
         label: String::new(),
+        is_key: false,
         terms,
         condition: condition.map(str::to_owned),
     };
@@ -146,13 +165,22 @@ pub(crate) fn generated(conn: &Connection, table: &str) -> rusqlite::Result<Vec<
     names.collect()
 }
 
-/// Returns the lanes of the columns whose writes make a row's claim: those that any of the indices
-/// mentions, or all if that cannot be told.
-pub(crate) fn claiming_lanes(
+/// What makes a row's claim.
+#[derive(Clone, Debug)]
+pub(crate) enum Claiming {
+    /// The latest write in these lanes: to a column that any of the indices mentions, or to any
+    /// column if that cannot be told.
+    Latest(Vec<i64>),
+    /// The earliest write in these lanes, since the indices mention only the key, which stays.
+    Earliest(Vec<i64>),
+}
+
+/// Returns what makes the claims of a table's rows.
+pub(crate) fn claiming(
     conn: &Connection,
     table: &Table,
     indices: &[UniqueIndex],
-) -> rusqlite::Result<Vec<i64>> {
+) -> rusqlite::Result<Claiming> {
     let names = mentioned(conn, &table.name, indices)?;
     let is_named = |column: &&Column| {
         let name = column.name.to_ascii_lowercase();
@@ -160,10 +188,11 @@ pub(crate) fn claiming_lanes(
     };
     let lane = |column: &Column| column.lane;
     let named: Vec<i64> = table.columns.iter().filter(is_named).map(lane).collect();
-    Ok(if named.is_empty() {
-        table.columns.iter().map(lane).collect()
-    } else {
-        named
+    let all = table.columns.iter().map(lane).collect();
+    Ok(match names {
+        Some(_) if named.is_empty() && !indices.is_empty() => Claiming::Earliest(all),
+        _ if named.is_empty() => Claiming::Latest(all),
+        _ => Claiming::Latest(named),
     })
 }
 

@@ -34,14 +34,12 @@ fn a_changeset_from_the_future_waits() {
 fn what_cannot_be_tracked_is_named() {
     let schema = "CREATE TABLE ok(id INTEGER PRIMARY KEY, a);
         CREATE TABLE nokey(a); 
-        CREATE TABLE nocase(id TEXT PRIMARY KEY COLLATE NOCASE);
         CREATE TABLE nulls(id TEXT PRIMARY KEY); INSERT INTO nulls VALUES(NULL);
         CREATE VIEW v AS SELECT 1;";
     let a = replica(schema, &["ok"]);
     for (table, says) in [
         ("nokey", "no primary key"),
         ("nulls", "NULL in their primary key"),
-        ("nocase", "COLLATE BINARY"),
         ("v", "no such table"),
         ("missing", "no such table"),
         ("syncline_meta", "reserved"),
