@@ -352,9 +352,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError
         return Ok(taken);
     }
     schema::check(schema)?;
-    for statement in &schema.statements {
-        conn.prepare(statement)?.execute([])?;
-    }
+    schema::run(conn, schema)?;
     let refused = |obstacle| TrackError::Refused {
         table: schema.name.clone(),
         obstacle,

@@ -43,7 +43,7 @@ mod scratch;
 mod settling;
 mod stage;
 pub(crate) mod store;
-mod tokens;
+pub(crate) mod tokens;
 pub(crate) mod unique;
 mod victims;
 

@@ -6,12 +6,14 @@
 
 mod defaults;
 
+use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Batch, Connection, ffi, params};
 use syncline_crdt::TableSchema;
 
+use crate::constraints::tokens::index_name;
 use crate::value::quoted;
 
 /// Returns the statements that make a table and its indices.
@@ -99,20 +101,43 @@ pub fn create(conn: &Connection, schema: &TableSchema) -> Result<bool, SchemaErr
         table: schema.name.clone(),
         source,
     };
-    let exists = "SELECT 1 FROM main.sqlite_master WHERE name = ?1 COLLATE NOCASE";
-    let exists = conn
-        .prepare_cached(exists)
-        .and_then(|mut exists| exists.exists([&schema.name]))
-        .map_err(refused)?;
-    if exists {
+    if is_taken(conn, &schema.name).map_err(refused)? {
         return Ok(false);
     }
     check(schema)?;
-    for statement in &schema.statements {
-        let mut statement = conn.prepare(statement).map_err(refused)?;
-        statement.execute([]).map_err(refused)?;
-    }
+    run(conn, schema).map_err(refused)?;
     Ok(true)
+}
+
+/// Runs a definition that was checked. An index whose name means something else here gets another.
+pub(crate) fn run(conn: &Connection, schema: &TableSchema) -> rusqlite::Result<()> {
+    for sql in &schema.statements {
+        let mut sql = Cow::Borrowed(&sql[..]);
+        if let Some((name, place)) = index_name(&sql)
+            && is_taken(conn, &name)?
+        {
+            let name = quoted(&free_name(conn, &schema.name, &name)?);
+            sql.to_mut().replace_range(place, &name);
+        }
+        conn.prepare(&sql)?.execute([])?;
+    }
+    Ok(())
+}
+
+/// Returns a name for an index that is not taken, from that of its table and its own.
+fn free_name(conn: &Connection, table: &str, index: &str) -> rusqlite::Result<String> {
+    let mut name = format!("{table}_{index}");
+    let mut number = 2;
+    while is_taken(conn, &name)? {
+        name = format!("{table}_{index}_{number}");
+        number += 1;
+    }
+    Ok(name)
+}
+
+fn is_taken(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let any = "SELECT 1 FROM main.sqlite_master WHERE name = ?1 COLLATE NOCASE";
+    conn.prepare_cached(any)?.exists([name])
 }
 
 type Authorizer = unsafe extern "C" fn(

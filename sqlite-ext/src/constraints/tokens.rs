@@ -1,6 +1,8 @@
 //! The words of a `CREATE INDEX` statement: SQLite keeps its text and tells of an expression in it
 //! only that there is one.
 
+use std::ops::Range;
+
 /// A word, a name, a literal or a sign, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token<'s> {
@@ -128,6 +130,29 @@ fn end_of_quoted(bytes: &[u8], at: usize, quote: u8) -> usize {
     bytes.len()
 }
 
+/// Returns the name that a `CREATE INDEX` statement gives, and where it stands; `None` if it is none,
+/// or names a database, too.
+pub(crate) fn index_name(sql: &str) -> Option<(String, Range<usize>)> {
+    let tokens = tokens(sql);
+    let mut rest = tokens.iter().peekable();
+    rest.next_if(|token| token.is_word("CREATE"))?;
+    rest.next_if(|token| token.is_word("UNIQUE"));
+    rest.next_if(|token| token.is_word("INDEX"))?;
+    if rest.next_if(|token| token.is_word("IF")).is_some() {
+        rest.next_if(|token| token.is_word("NOT"))?;
+        rest.next_if(|token| token.is_word("EXISTS"))?;
+    }
+    let name = rest.next()?;
+    rest.next_if(|token| token.is_word("ON"))?;
+    // SQLite takes a text for a name where only a name can stand.
+    let text = name
+        .text
+        .strip_prefix('\'')
+        .and_then(|text| text.strip_suffix('\''));
+    let text = text.map(|text| text.replace("''", "'"));
+    Some((text.or_else(|| name.name())?, name.start..name.end))
+}
+
 /// What a `CREATE INDEX` statement says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct IndexText<'s> {
@@ -223,5 +248,16 @@ mod tests {
             ["a", "b\"c", "d e", "f", "x", "1"]
         );
         assert_eq!(names("\""), [""]);
+    }
+
+    #[test]
+    fn an_index_has_a_name_unless_a_database_is_named() {
+        let sql = "create /* a */ Unique index if NOT exists [i \"x] ON t(a)";
+        let (name, place) = index_name(sql).expect("a CREATE INDEX statement");
+        assert_eq!((&*name, &sql[place]), ("i \"x", "[i \"x]"));
+        assert_eq!(index_name("CREATE INDEX main.i ON t(a)"), None);
+        assert_eq!(index_name("CREATE TABLE t(a)"), None);
+        let (name, place) = index_name("CREATE INDEX 'i''s' ON t(a)").expect("the same");
+        assert_eq!((&*name, place), ("i's", 13..19));
     }
 }

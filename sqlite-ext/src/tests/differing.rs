@@ -354,3 +354,39 @@ fn temporary_triggers_do_not_act_on_merged_rows_and_stay() {
     assert_eq!(b.rows("SELECT n FROM audit"), ["1"]);
     converge(&mut [a, b]);
 }
+
+#[test]
+fn an_index_whose_name_is_taken_is_made_under_another() {
+    let schema = "CREATE TABLE t(id TEXT PRIMARY KEY, a);
+        CREATE INDEX 'found' ON t(id); CREATE UNIQUE INDEX \"an \"\"index\" ON t(a) WHERE a > 0";
+    let mut a = replica(schema, &["t"]);
+    a.run("INSERT INTO t VALUES('1', 2)");
+    for (taken, names) in [
+        ("CREATE TABLE found(z)", ["an \"index", "t_found"]),
+        ("CREATE VIEW FOUND AS SELECT 1", ["an \"index", "t_found"]),
+        (
+            "CREATE TABLE x(z); CREATE INDEX found ON x(z); CREATE TABLE t_found(z)",
+            ["an \"index", "t_found_2"],
+        ),
+        (
+            "CREATE TABLE x(z); CREATE INDEX \"An \"\"Index\" ON x(z)",
+            ["found", "t_an \"index"],
+        ),
+    ] {
+        let mut b = replica(taken, &[]);
+        b.pull(&a);
+        let names_of = "SELECT name FROM pragma_index_list('t') WHERE origin = 'c' ORDER BY name";
+        assert_eq!(b.rows(names_of), names);
+        b.now = a.now + 10;
+        b.run("INSERT INTO t VALUES('2', 3)");
+        assert!(b.conn.execute("INSERT INTO t VALUES('3', 3)", []).is_err());
+        // A third one gets it from there.
+        let mut c = replica("", &[]);
+        c.pull(&b);
+        assert_eq!(c.digest(), b.digest());
+        assert_eq!(c.rows(names_of), names);
+        a.pull(&b);
+        assert_eq!(a.digest(), b.digest());
+        a.run("DELETE FROM t WHERE id = '2'");
+    }
+}
