@@ -133,12 +133,17 @@ fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
         Some(NodeError::Replica(error)) => return replica_hint(error),
         _ => {}
     }
-    if cause.is::<RestoreError>() {
-        return Some(
-            "start `syncline serve <db>` on more of the devices that are left, then try again",
-        );
+    cause.downcast_ref::<RestoreError>().map(restore_hint)
+}
+
+fn restore_hint(error: &RestoreError) -> &'static str {
+    match error {
+        RestoreError::NoPeer => {
+            "a ticket leads to the device that printed it: take one from a device that is left, \
+             with `syncline ticket <db>` while that serves it"
+        }
+        _ => "start `syncline serve <db>` on more of the devices that are left, then try again",
     }
-    None
 }
 
 fn replica_hint(error: &ReplicaError) -> Option<&'static str> {

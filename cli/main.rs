@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use syncline_engine::{Multiaddr, Options};
+use syncline_engine::{Chosen, Multiaddr, Options};
 
 use failure::Failure;
 
@@ -39,9 +39,10 @@ enum Command {
     Share {
         /// The database's file.
         db: PathBuf,
-        /// A table to track; may be repeated. Without it, every table that can be.
-        #[arg(long = "table", value_name = "NAME")]
-        tables: Vec<String>,
+        /// A table to track; may be repeated. Without it, every table that can be. How it is
+        /// tracked may follow, as --table 'note={"ids":"counted"}'.
+        #[arg(long = "table", value_name = "NAME[=OPTIONS]", value_parser = Chosen::parse)]
+        tables: Vec<Chosen>,
         #[command(flatten)]
         network: NetworkArgs,
     },

@@ -4,14 +4,21 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use syncline_engine::trust::DatabaseSecret;
-use syncline_engine::{Home, Node, Options, TableReport, Tracked, track_tables};
+use syncline_engine::{Chosen, Home, Node, Options, TableReport, Tracked, track_tables};
 
 use crate::interrupt::Interrupt;
 use crate::{node, screen};
 
-pub(crate) async fn run(db: &Path, tables: &[String], options: Options) -> anyhow::Result<()> {
+pub(crate) async fn run(db: &Path, tables: &[Chosen], options: Options) -> anyhow::Result<()> {
     let mut interrupt = Interrupt::listen()?;
     let not_shared = || format!("could not share `{}`", db.display());
+    let home = Home::of(db);
+    // The lock first: where a node runs, nothing is changed.
+    let opened = if db.exists() && home.exists() {
+        Some(home.open().with_context(not_shared)?)
+    } else {
+        None
+    };
     let reports =
         track_tables(db, tables, options.crr_extension.as_deref()).with_context(not_shared)?;
     report(&reports);
@@ -21,13 +28,9 @@ pub(crate) async fn run(db: &Path, tables: &[String], options: Options) -> anyho
             db.display()
         );
     }
-    let home = Home::of(db);
-    let opened = if home.exists() {
-        home.open()
-    } else {
-        home.create(|identity| Ok(DatabaseSecret::generate(identity.public_key())?))
-    };
-    let node = Node::start(opened.with_context(not_shared)?, options).await;
+    let make = || home.create(|identity| Ok(DatabaseSecret::generate(identity.public_key())?));
+    let opened = opened.map_or_else(make, Ok).with_context(not_shared)?;
+    let node = Node::start(opened, options).await;
     let node = node.with_context(not_shared)?;
     let ticket = node.ticket().await?.to_text();
     eprintln!("\nOn the other device:\n");

@@ -233,10 +233,15 @@ fn one_process_serves_a_file_and_it_joins_once() {
     let in_use = "another syncline process serves `app.db`\n\
                   hint: stop that process first (Ctrl-C there)\n";
     room.refused(&["serve", "app.db"], 1, &format!("error: {in_use}"));
-    let said = room.run(&["share", "app.db"]);
-    assert_eq!((said.code, &*said.stdout), (Some(1), ""));
-    let ending = format!("error: could not share `app.db`\n  caused by: {in_use}");
-    assert!(said.stderr.ends_with(&ending), "{}", said.stderr);
+    room.execute("app.db", "CREATE TABLE later(id TEXT PRIMARY KEY)");
+    let words = format!("error: could not share `app.db`\n  caused by: {in_use}");
+    room.refused(&["share", "app.db"], 1, &words);
+    let tracked = "SELECT name FROM syncline_tables";
+    assert_eq!(
+        room.query("app.db", tracked),
+        ["todo"],
+        "nothing is changed"
+    );
 
     room.done(&["join", &ticket, "copy.db", "--once"]);
     for file in ["copy.db", "app.db"] {
@@ -349,6 +354,65 @@ fn a_file_that_cannot_take_part_is_refused_and_says_why() {
 }
 
 #[test]
+fn a_table_is_shared_with_the_options_that_are_given() {
+    let room = room();
+    room.execute("app.db", "CREATE TABLE note(id INTEGER PRIMARY KEY, text)");
+    let said = room.run(&[
+        "share",
+        "app.db",
+        "--table",
+        r#"note={"ids":"counted"}"#,
+        "--table",
+        r#"todo={"columns":{"done":"sum"}}"#,
+    ]);
+    assert_eq!(said.code, Some(2));
+    assert!(
+        said.stderr.contains("unknown variant `sum`"),
+        "{}",
+        said.stderr
+    );
+    room.refused(
+        &[
+            "share",
+            "app.db",
+            "--table",
+            "note",
+            "--table",
+            r#"todo={"columns":{"what":"counter"}}"#,
+        ],
+        1,
+        "error: could not share `app.db`\n  \
+           caused by: `what` of `todo` cannot have its policy: a counter is a column of numbers: \
+             declare it INTEGER\n",
+    );
+    let tables = "SELECT name FROM sqlite_master WHERE name LIKE 'syncline%'";
+    assert!(
+        room.query("app.db", tables).is_empty(),
+        "nothing is changed"
+    );
+
+    let mut sharing = room.start(&[
+        "share",
+        "app.db",
+        "--table",
+        r#"todo={"columns":{"done":"counter"}}"#,
+        "--table",
+        r#"note={"ids":"counted"}"#,
+    ]);
+    let ticket = sharing.line();
+    room.done(&["join", &ticket, "copy.db", "--once"]);
+    for file in ["app.db", "copy.db"] {
+        let policies = "SELECT column_name || ' ' || policy FROM syncline_policies ORDER BY 1";
+        assert_eq!(
+            room.query(file, policies),
+            ["done counter", "text lww", "what lww"]
+        );
+        let options = "SELECT options FROM syncline_tables WHERE name = 'note'";
+        assert_eq!(room.query(file, options), [r#"{"ids":"counted"}"#]);
+    }
+}
+
+#[test]
 fn wrong_usage_is_code_2() {
     let room = room();
     for arguments in [
@@ -398,9 +462,9 @@ fn an_attempt_that_fails_leaves_nothing_behind() {
         1,
         "error: could not restore `copy.db`\n  \
            caused by: the database cannot be restored\n  \
-           caused by: neither this device nor any of 0 peers holds a snapshot; connect to more \
-             peers\n\
-         hint: start `syncline serve <db>` on more of the devices that are left, then try again\n",
+           caused by: no other device was reached\n\
+         hint: a ticket leads to the device that printed it: take one from a device that is left, \
+           with `syncline ticket <db>` while that serves it\n",
     );
     let mut joining = room.start(&["join", &ticket, "copy.db"]);
     joining.says("joining app as ");

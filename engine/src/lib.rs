@@ -38,5 +38,6 @@ pub use peer::{device_of, peer_of};
 pub use replica::{Replica, ReplicaError, Whole};
 pub use syncline_transport::{Multiaddr, PeerId};
 pub use tables::{
-    Candidate, Limit, Obstacle, TableReport, TablesError, Tracked, leave, track_tables,
+    Candidate, Chosen, Limit, Obstacle, OptionsError, TableOptions, TableReport, TablesError,
+    Tracked, leave, track_tables,
 };

@@ -2,14 +2,42 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use syncline_sqlite as sqlite;
-pub use syncline_sqlite::{Candidate, Limit, Obstacle, Tracked};
+pub use syncline_sqlite::{Candidate, Limit, Obstacle, OptionsError, TableOptions, Tracked};
 
 use crate::clock::now_unix_ms;
 use crate::home::{Home, HomeError};
 use crate::layer::{self, Layer};
 use crate::replica::ReplicaError;
+
+/// A table that is to take part, and how it is tracked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The table's name.
+    pub name: String,
+    /// What its columns are, and how its ids are meant.
+    pub options: TableOptions,
+}
+
+impl Chosen {
+    /// Reads a name, or a name, `=` and the options as a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// If what stands behind the `=` is an object and no options.
+    pub fn parse(text: &str) -> Result<Self, OptionsError> {
+        // A name may have the sign in it.
+        let (name, options) = match text.split_once("={") {
+            Some((name, options)) => (name, TableOptions::parse(&format!("{{{options}"))?),
+            None => (text, TableOptions::default()),
+        };
+        Ok(Chosen {
+            name: name.to_owned(),
+            options,
+        })
+    }
+}
 
 /// One table, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,21 +89,30 @@ pub enum TablesError {
     Home(#[from] HomeError),
 }
 
-/// Tracks the tables with these names, or, without names, every table that can be tracked: with
-/// Syncline's own layer, or with a cr-sqlite whose file is given.
+/// Tracks the chosen tables, or, if none is, every table that can be tracked: with Syncline's own
+/// layer, or with a cr-sqlite whose file is given.
 ///
 /// # Errors
 ///
-/// If a named table is missing or cannot be tracked; nothing is changed then.
+/// If a chosen table is missing or cannot be tracked; nothing is changed then.
 pub fn track_tables(
     database: &Path,
-    names: &[String],
+    chosen: &[Chosen],
     crr_extension: Option<&Path>,
 ) -> Result<Vec<TableReport>, TablesError> {
     let conn = open(database)?;
     let layer = crr_extension.map(|file| Layer::begin(&conn, Some(file)));
     let layer = layer.transpose()?.unwrap_or(Layer::Syncline);
-    let reports = track(&conn, database, names, layer);
+    let reports = match layer {
+        Layer::Syncline => {
+            let begun = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate);
+            let tx = begun.map_err(at(database))?;
+            let reports = track(&conn, database, chosen, layer)?;
+            tx.commit().map_err(at(database))?;
+            Ok(reports)
+        }
+        Layer::CrSqlite => track(&conn, database, chosen, layer),
+    };
     layer.end(&conn);
     reports
 }
@@ -83,11 +120,15 @@ pub fn track_tables(
 fn track(
     conn: &Connection,
     database: &Path,
-    names: &[String],
+    chosen: &[Chosen],
     layer: Layer,
 ) -> Result<Vec<TableReport>, TablesError> {
     let candidates = candidates(conn, layer).map_err(at(database))?;
-    for name in names {
+    for Chosen { name, options } in chosen {
+        if layer == Layer::CrSqlite && *options != TableOptions::default() {
+            let (table, reason) = (name.clone(), "a cr-sqlite takes no options".to_owned());
+            return Err(TablesError::Refused { table, reason });
+        }
         let found = candidates
             .iter()
             .find(|candidate| candidate.name.eq_ignore_ascii_case(name));
@@ -106,18 +147,17 @@ fn track(
             Some(_) => {}
         }
     }
-    let is_chosen = |candidate: &Candidate| {
-        names.is_empty()
-            || names
-                .iter()
-                .any(|name| name.eq_ignore_ascii_case(&candidate.name))
-    };
     let mut reports = Vec::new();
-    for candidate in candidates.into_iter().filter(is_chosen) {
+    for candidate in candidates {
+        let is_it = |chosen: &&Chosen| chosen.name.eq_ignore_ascii_case(&candidate.name);
+        let options = match chosen.iter().find(is_it) {
+            Some(chosen) => chosen.options.clone(),
+            None if chosen.is_empty() => TableOptions::default(),
+            None => continue,
+        };
         let report = match (layer, &candidate.obstacle) {
             (_, Some(_)) => not_tracked(candidate),
             (Layer::Syncline, None) => {
-                let options = sqlite::TableOptions::default();
                 let tracked = sqlite::track(conn, &candidate.name, &options, now_unix_ms());
                 TableReport {
                     tracked: Some(tracked.map_err(ReplicaError::from)?),
@@ -127,7 +167,7 @@ fn track(
             (Layer::CrSqlite, None) => track_with_cr_sqlite(conn, candidate)?,
         };
         if let Some(reason) = &report.refused
-            && !names.is_empty()
+            && !chosen.is_empty()
         {
             let (table, reason) = (report.candidate.name, reason.clone());
             return Err(TablesError::Refused { table, reason });

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, Result};
 use syncline_crdt::{Seen, SiteId, Value, VersionVector};
 
@@ -25,7 +26,8 @@ use crate::{
 /// | `syncline_leave()` | what happened, as text |
 /// | `syncline_grant(table, key, …, column, amount, site)` | how much of a bounded counter is left to
 ///   take here, after another replica was given the right to take the amount |
-/// | `syncline_export([since])` | a changeset: all changes, or those after a version vector |
+/// | `syncline_export([since])` | a changeset: all changes, also for NULL, or those after a version
+///   vector |
 /// | `syncline_import(changeset)` | the number of rows that look different now |
 /// | `syncline_collect(vector, …)` | how many deletions were forgotten that all have seen, given
 ///   what each other replica has seen |
@@ -61,11 +63,12 @@ pub fn register(conn: &Connection) -> Result<()> {
         leave(conn).map_err(user)?;
         Ok("this is an ordinary database again")
     })?;
-    add(conn, "syncline_export", 0, |conn, _| {
-        let changeset = export(conn, &VersionVector::new(), now_unix_ms()).map_err(user)?;
-        Ok(changeset.encode())
-    })?;
+    add(conn, "syncline_export", 0, |conn, _| exported_whole(conn))?;
     add(conn, "syncline_export", 1, |conn, context| {
+        // A program that keeps nothing yet of the other database binds NULL.
+        if context.get_raw(0) == ValueRef::Null {
+            return exported_whole(conn);
+        }
         let bytes = blob_argument(
             context,
             "syncline_export",
@@ -131,6 +134,11 @@ fn tracked(conn: &Connection, table: &str, options: &TableOptions) -> Result<Str
         Tracked::Already => format!("{table} is tracked already"),
         Tracked::Begun { rows_count } => format!("tracking {table} with {rows_count} rows"),
     })
+}
+
+fn exported_whole(conn: &Connection) -> Result<Vec<u8>> {
+    let changeset = export(conn, &VersionVector::new(), now_unix_ms()).map_err(user)?;
+    Ok(changeset.encode())
 }
 
 fn granted(conn: &Connection, context: &Context<'_>) -> Result<i64> {

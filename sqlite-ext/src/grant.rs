@@ -1,7 +1,7 @@
 //! Gives some of this replica's rights in a bounded counter to another replica.
 
 use rusqlite::Connection;
-use syncline_crdt::{GrantError, SiteId, Stamp, Value};
+use syncline_crdt::{GrantError, Hlc, SiteId, Stamp, Value};
 
 use crate::fold::{FoldError, fold};
 use crate::joined::{Cell, CellPlace};
@@ -38,6 +38,12 @@ pub(crate) enum RightsError {
     /// There is no row with this key.
     #[error("`{table}` shows no row with this key of {given} values")]
     NoRow { table: String, given: usize },
+    /// Nothing of the site ever arrived, so it may be nobody's, and what it is given would be lost.
+    #[error(
+        "site {site} is unknown here: a device is known by what it wrote, so import something of it \
+         first, and see that these are the 16 bytes of its syncline_site_id()"
+    )]
+    Unknown { site: SiteId },
     /// What this replica holds does not allow it.
     #[error(transparent)]
     Refused(#[from] GrantError),
@@ -74,6 +80,10 @@ pub(crate) fn grant(
         let at = CellPlace::new(&table, column, &place);
         let sites = Sites::load(conn)?;
         let own = sites.site(OWN);
+        let wrote = |(_, site, version): (i64, SiteId, Hlc)| site == to && version > Hlc::ZERO;
+        if to != own && !sites.iter().any(wrote) {
+            return Err(RightsError::Unknown { site: to });
+        }
         let mut cell = Cell::read(conn, &sites, at, column.policy)?;
         let Cell::Entries(entries) = &mut cell else {
             return Err(GrantError::NotBounded.into());

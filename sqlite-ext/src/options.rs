@@ -95,6 +95,15 @@ pub enum OptionsError {
         example = r#"{"ids": "counted", "columns": {"stock": "counter", "seats": {"bounded_counter": {"floor": 0}}}}"#
     )]
     Json(#[from] serde_json::Error),
+    /// A bounded counter needs a number below which it never goes.
+    #[error(
+        "`{column}` is to be a bounded counter, and its floor is missing or no whole number: say \
+         how low it may go, as in {{\"bounded_counter\": {{\"floor\": 0}}}}"
+    )]
+    NoFloor {
+        /// The column.
+        column: String,
+    },
     /// A column cannot have its policy.
     #[error("`{column}` of `{table}` cannot have its policy: {reason}")]
     Unfit {
@@ -154,12 +163,16 @@ impl TableOptions {
     ///
     /// # Errors
     ///
-    /// [`OptionsError::Json`] names what is not understood and where.
+    /// [`OptionsError::Json`] names what is not understood and where, [`OptionsError::NoFloor`] a
+    /// column whose floor is not.
     pub fn parse(text: &str) -> Result<Self, OptionsError> {
         if text.is_empty() {
             return Ok(TableOptions::default());
         }
-        Ok(serde_json::from_str(text)?)
+        serde_json::from_str(text).map_err(|error| match column_without_floor(text) {
+            Some(column) => OptionsError::NoFloor { column },
+            None => error.into(),
+        })
     }
 
     /// Returns them as JSON, equal for equal options; empty for the defaults.
@@ -215,6 +228,22 @@ impl TableOptions {
     }
 }
 
+/// Returns the first column that is to be a bounded counter and has no whole number as its floor.
+fn column_without_floor(text: &str) -> Option<String> {
+    let options: serde_json::Value = serde_json::from_str(text).ok()?;
+    let columns = options.get("columns")?.as_object()?;
+    let has_none = |policy: &serde_json::Value| match policy.get("bounded_counter") {
+        Some(bounded) => bounded
+            .get("floor")
+            .and_then(|floor| floor.as_i64())
+            .is_none(),
+        None => policy == "bounded_counter",
+    };
+    let mut columns = columns.iter();
+    let found = columns.find(|(_, policy)| has_none(policy));
+    found.map(|(column, _)| column.clone())
+}
+
 /// Whether a table has a column of this name that may have a policy.
 fn is_in(info: &TableInfo, name: &str) -> bool {
     let mut columns = info.stored_columns();
@@ -253,6 +282,24 @@ mod tests {
         assert!(error.contains("no such column"), "{error}");
         let kept = TableOptions::parse(r#"{"columns":{"a":"lww"},"ids":"counted"}"#);
         kept.expect("options").check(&info).expect("they are held");
+        for policy in [
+            r#""bounded_counter""#,
+            r#"{"bounded_counter":{}}"#,
+            r#"{"bounded_counter":null}"#,
+            r#"{"bounded_counter":{"floor":"0"}}"#,
+            r#"{"bounded_counter":{"floor":0.5}}"#,
+        ] {
+            let text = format!(r#"{{"columns":{{"a":"lww","b":{policy}}}}}"#);
+            let error = TableOptions::parse(&text)
+                .expect_err("no floor")
+                .to_string();
+            let words = "`b` is to be a bounded counter, and its floor is missing";
+            assert!(error.starts_with(words), "{error}");
+            assert!(
+                error.ends_with(r#"{"bounded_counter": {"floor": 0}}"#),
+                "{error}"
+            );
+        }
         let error = TableOptions::parse(r#"{"columns":{"a":"sum"}}"#).expect_err("no policy");
         assert!(
             error.to_string().contains("unknown variant `sum`"),

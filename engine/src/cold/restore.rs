@@ -46,6 +46,9 @@ pub struct Restored {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RestoreError {
+    /// Nobody was reached.
+    #[error("no other device was reached")]
+    NoPeer,
     /// Nobody holds anything.
     #[error("neither this device nor any of {peers} peers holds a snapshot; connect to more peers")]
     NoSnapshot {
@@ -163,8 +166,11 @@ impl Cold {
                 }
             }
         }
-        let peers = search.survey.asked.len() - 1;
-        Err(newest.unwrap_or(RestoreError::NoSnapshot { peers }))
+        let nothing = match search.survey.asked.len() - 1 {
+            0 => RestoreError::NoPeer,
+            peers => RestoreError::NoSnapshot { peers },
+        };
+        Err(newest.unwrap_or(nothing))
     }
 }
 

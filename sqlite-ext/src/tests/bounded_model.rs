@@ -106,6 +106,15 @@ impl Schedule {
             other.pull(&replicas[0]);
             replicas.push(other);
         }
+        // Nobody is granted anything of whom nothing ever arrived.
+        for (at, replica) in replicas.iter_mut().enumerate().skip(1) {
+            let table = format!("met{at}");
+            let create = format!("CREATE TABLE {table}(id INTEGER PRIMARY KEY)");
+            replica.conn.execute_batch(&create).expect("a table");
+            track(&replica.conn, &table, &TableOptions::default(), replica.now).expect("track");
+            replica.run(&format!("INSERT INTO {table} VALUES(1)"));
+        }
+        converge(&mut replicas);
         Schedule {
             replicas,
             heard: vec![Heard::new(); 3],

@@ -97,3 +97,11 @@ fn an_export_may_be_written_to_a_table_by_the_statement_that_makes_it() {
     import(&b.conn, &blob, a.now).expect("import");
     assert_eq!(b.rows("SELECT a FROM t"), ["x"]);
 }
+
+#[test]
+fn an_export_for_null_is_one_of_everything() {
+    let mut a = replica("CREATE TABLE t(id INTEGER PRIMARY KEY)", &["t"]);
+    a.run("INSERT INTO t VALUES(1)");
+    let all = "SELECT syncline_export(NULL) = syncline_export()";
+    assert_eq!(a.rows(all), ["1"]);
+}

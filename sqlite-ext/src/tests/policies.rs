@@ -101,6 +101,27 @@ fn a_moved_row_takes_its_count_along() {
 }
 
 #[test]
+fn of_two_keys_that_become_one_the_row_that_is_there_keeps_its_count() {
+    let schema = "CREATE TABLE t(id TEXT PRIMARY KEY, n INTEGER, body TEXT)";
+    let [mut a, mut b] = pair(schema, r#"{"n":"counter","body":"text"}"#);
+    a.run("INSERT INTO t VALUES('1', 10, 'ten'), ('01', 5, 'five')");
+    b.pull(&a);
+    b.run("UPDATE t SET n = n + 1, body = body || ' more'");
+    a.pull(&b);
+    a.run(
+        "CREATE TABLE other(id INTEGER PRIMARY KEY, n INTEGER, body TEXT);
+         INSERT OR IGNORE INTO other SELECT * FROM t ORDER BY id DESC;
+         DROP TABLE t; ALTER TABLE other RENAME TO t;",
+    );
+    assert_eq!(a.rows("SELECT * FROM t"), ["1|11|ten more"]);
+    a.run("UPDATE t SET n = n + 1");
+    assert_eq!(a.rows("SELECT * FROM t"), ["1|12|ten more"]);
+    let mut c = replica("", &[]);
+    c.pull(&a);
+    assert_eq!(c.rows("SELECT * FROM t"), ["1|12|ten more"]);
+}
+
+#[test]
 fn what_is_no_whole_number_is_refused_by_any_program() {
     let mut a = tracked(KEYS[0].replace(" NOT NULL DEFAULT 0", "").as_str(), COUNTER);
     a.run("INSERT INTO t VALUES(1, NULL), (2, 2.0)");
