@@ -24,7 +24,8 @@ use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{RowKey, Table, TableInfo};
 use crate::track::{self, TrackError};
 use crate::{
-    FoldError, TableError, fold, gaps, heal, lacking, other_names, parked, untracked, watermark,
+    FoldError, TableError, adoption, fold, gaps, heal, lacking, other_names, parked, untracked,
+    watermark,
 };
 use fitting::{Fitted, fit};
 use merging::Merging;
@@ -225,7 +226,7 @@ pub fn import_changeset(
         // What a row counts as decides who has a unique value.
         let mut claimed = Touched::default();
         for table in adopted {
-            if let Some(table) = track::claim(conn, table)? {
+            if let Some(table) = adoption::claim(conn, table)? {
                 let rows = constraints::Rows {
                     is_whole: true,
                     ..constraints::Rows::default()
@@ -319,7 +320,7 @@ enum Taken {
     /// The table is tracked already.
     Known,
     /// The table is here, and is tracked from now on.
-    Adopted(track::Adopted),
+    Adopted(adoption::Adopted),
     /// The table was made.
     Made,
 }
@@ -337,7 +338,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError
         None => {}
     }
     if is_here && track::id_of(conn, &schema.name)?.is_none() {
-        taken = Taken::Adopted(track::adopt(conn, &schema.name, &options)?);
+        taken = Taken::Adopted(adoption::adopt(conn, &schema.name, &options)?);
     }
     if let Some(id) = track::id_of(conn, &schema.name)? {
         let here = TableOptions::of(conn, id)?;

@@ -14,6 +14,7 @@
 //! the row, one for its causal length. In each lane, neighbouring rows with the same stamp share
 //! one entry, so a bulk insert costs one.
 
+mod adoption;
 mod alter;
 mod apply;
 mod births;

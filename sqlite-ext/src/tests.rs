@@ -10,6 +10,7 @@ use syncline_crdt::{
 use crate::*;
 
 mod admitted;
+mod adopted;
 mod alike_keys;
 mod altered_options;
 mod altering;

@@ -14,7 +14,7 @@ use crate::gaps;
 use crate::heal;
 use crate::joined;
 use crate::mask::Mask;
-use crate::options::{Ids, OptionsError, TableOptions};
+use crate::options::{OptionsError, TableOptions};
 use crate::origin;
 use crate::parked;
 use crate::policies;
@@ -22,8 +22,7 @@ use crate::references;
 use crate::rights;
 use crate::rows::key_from;
 use crate::shadow::{
-    OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, tick_oldest, version_from,
-    version_to,
+    OWN, OpenError, Sites, in_savepoint, is_prepared, prepare, tick, version_from, version_to,
 };
 use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo};
 use crate::untracked::{self, UNTRACKED};
@@ -126,74 +125,18 @@ pub fn track(
     })
 }
 
-/// Tracks a table that is here when others' changes to it arrive. Nobody knows how old its rows are,
-/// so they count as unwritten until those changes are merged, see [`claim`].
-pub(crate) fn adopt(
-    conn: &Connection,
-    name: &str,
-    options: &TableOptions,
-) -> Result<Adopted, TrackError> {
-    // Rows with counted ids are others than those of peers, and may move before they are claimed.
-    let is_counted = options.ids == Ids::Counted;
-    let unwritten = |_: &Connection| Ok(Hlc::ZERO);
-    let next: &NextVersion<'_> = if is_counted { &tick_oldest } else { &unwritten };
-    begin(conn, name, options, (Origin::Peer, next, 0))?;
-    let runs = match Table::named(conn, name)? {
-        Some(table) if !is_counted => runs(conn, &table)?,
-        _ => Vec::new(),
-    };
-    Ok(Adopted {
-        name: name.to_owned(),
-        runs,
-    })
-}
-
-/// A table that was here when others' changes to it arrived.
-pub(crate) struct Adopted {
-    name: String,
-    /// The rows it had.
-    runs: Vec<Run>,
-}
-
-/// Counts what others did not write of an adopted table as written here, as early as this replica
-/// can still write. Returns the table.
-pub(crate) fn claim(conn: &Connection, adopted: Adopted) -> Result<Option<Table>, TrackError> {
-    let Some(table) = Table::named(conn, &adopted.name)? else {
-        return Ok(None);
-    };
-    let lane = Lane {
-        table_id: table.id,
-        lane: ROW,
-    };
-    let mut versions = Versions::default();
-    for run in adopted.runs {
-        let version = versions.of(conn, &run, &tick_oldest)?;
-        for range in clocks::ranges(conn, lane, &run.first, &run.last)? {
-            if range.clock.version == Hlc::ZERO {
-                let clock = Clock {
-                    version,
-                    ..range.clock
-                };
-                clocks::set(conn, lane, &range.first, &range.last, clock)?;
-            }
-        }
-    }
-    joined::fill(conn, &table)?;
-    Ok(Some(table))
-}
-
 /// Gives the next version to what is written by tracking.
-type NextVersion<'a> = dyn Fn(&Connection) -> rusqlite::Result<Hlc> + 'a;
+pub(crate) type NextVersion<'a> = dyn Fn(&Connection) -> rusqlite::Result<Hlc> + 'a;
 
 /// Who tracked a table first.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub(crate) enum Origin {
     Here,
     /// What a peer has of the same cells is merged before those here count.
     Peer,
 }
 
-fn begin(
+pub(crate) fn begin(
     conn: &Connection,
     name: &str,
     options: &TableOptions,
@@ -386,7 +329,7 @@ fn backfill(conn: &Connection, table: &Table, next: &NextVersion<'_>) -> rusqlit
 
 /// The versions of rows that are many: none of them is given to more than a changeset carries.
 #[derive(Default)]
-struct Versions {
+pub(crate) struct Versions {
     last: Hlc,
     rows_left: usize,
     bytes_left: usize,
@@ -394,7 +337,7 @@ struct Versions {
 
 impl Versions {
     /// Returns the version of the next run of rows.
-    fn of(
+    pub(crate) fn of(
         &mut self,
         conn: &Connection,
         run: &Run,
@@ -411,15 +354,15 @@ impl Versions {
 }
 
 /// Rows that follow each other.
-struct Run {
-    first: RowKey,
-    last: RowKey,
-    rows: usize,
-    bytes: usize,
+pub(crate) struct Run {
+    pub(crate) first: RowKey,
+    pub(crate) last: RowKey,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Returns a table's rows as runs, none of them above what one version carries.
-fn runs(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<Run>> {
+pub(crate) fn runs(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<Run>> {
     let name = table.quoted();
     let sizes = table.columns.iter().map(|column| {
         let column = quoted(&column.name);
