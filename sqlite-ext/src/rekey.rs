@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
-use syncline_crdt::{Value, unpack_key};
+use syncline_crdt::{Part, Value, unpack_key};
 
 use crate::capture::{self, DELETED};
 use crate::clocks::{self, Clock, LIFE, Lane, ROW};
 use crate::constraints;
 use crate::constraints::masks;
 use crate::constraints::store::{self, ParkedRow};
+use crate::gaps;
 use crate::heal::Entry;
 use crate::joined;
 use crate::rights;
@@ -31,6 +32,8 @@ pub(crate) fn rekey(conn: &Connection, entry: &Entry, shape: &Shape) -> Result<(
         None => {
             // So that rows which were parked under the former key are not lost silently.
             constraints::forget(conn, id)?;
+            // What others wrote under the former key cannot be given to anybody any more.
+            gaps::lose(conn, &Part::whole(&entry.name))?;
             Former::default()
         }
     };

@@ -294,6 +294,45 @@ fn a_gap_is_filled_by_what_each_of_the_others_wrote_itself() {
     }
 }
 
+/// A table that is made anew with another key.
+const REKEYED: &str = "CREATE TABLE other(a TEXT PRIMARY KEY, id, b);
+    INSERT INTO other SELECT a, id, b FROM t; DROP TABLE t; ALTER TABLE other RENAME TO t";
+
+#[test]
+fn what_was_written_under_a_former_key_is_had_from_others() {
+    for (kind, schema) in ALL_KINDS {
+        let [mut a, mut b] = two(schema, "SELECT 1");
+        let (mut c, mut d) = (replica("", &[]), replica("", &[]));
+        c.ask(&a);
+        d.ask(&a);
+        c.run("INSERT INTO t VALUES('6', 'of c', 'x'); UPDATE t SET b = 'c' WHERE id = '1'");
+        b.ask(&c);
+        a.ask(&c);
+        b.run(REKEYED);
+        // Both who has the former key and who has the new one from there are told of what lacks.
+        let mut newcomer = replica("", &[]);
+        for (replica, rows_count) in [(&mut d, 2), (&mut newcomer, 3)] {
+            let lacking = replica.ask(&b).lacking;
+            assert!(lacking.contains_key(&Part::whole("t")), "{kind}");
+            assert_eq!(replica.gaps(), ["t"], "{kind}");
+            let rows = replica.rows("SELECT id FROM t");
+            assert_eq!(rows.len(), rows_count, "{kind}");
+            replica.ask(&a);
+            assert_eq!(replica.gaps(), [""; 0], "{kind}");
+        }
+        let all = "SELECT id, a, b FROM t ORDER BY id";
+        assert_eq!(d.rows(all), a.rows(all), "{kind}");
+        // What waits there is passed on.
+        let mut e = replica(schema, &["t"]);
+        e.ask(&newcomer);
+        assert_eq!(e.rows(all), a.rows(all), "{kind}");
+        // Who has the table under the new key lacks nothing of what was written since.
+        b.run("INSERT INTO t VALUES('later', 7, 'x')");
+        newcomer.ask(&b);
+        assert_eq!(newcomer.rows(all), b.rows(all), "{kind}");
+    }
+}
+
 #[test]
 fn a_log_that_is_begun_anew_says_what_its_replica_had_dropped() {
     for (kind, schema) in ALL_KINDS {
