@@ -131,6 +131,7 @@ pub(crate) fn take_up(
         now_unix_ms,
         version: None,
     };
+    let mut joined = Vec::new();
     for (lane, column) in (next..).zip(added) {
         let was_dropped = "SELECT 1 FROM syncline_columns WHERE table_id = ?1 AND name = ?2";
         if conn
@@ -143,10 +144,23 @@ pub(crate) fn take_up(
         let insert = "INSERT INTO syncline_columns(table_id, lane, name) VALUES(?1, ?2, ?3)";
         conn.prepare_cached(insert)?
             .execute(params![table.id, lane, column.name])?;
-        adding.stamp(column, lane)?;
+        match table.options.policy(&column.name).joins() {
+            Some(_) => joined.push((lane, column, adding.written(column)?)),
+            None => adding.stamp(column, lane)?,
+        }
     }
     let table = Table::read(conn, table.id, &table.name)?;
     let table = table.expect("the table was just read");
+    for (lane, info, written) in joined {
+        let mut columns = table.joined.iter();
+        if let Some(column) = columns.find(|joined| joined.column.lane == lane) {
+            let default = info.default.as_deref().unwrap_or("NULL");
+            joined::leave_unwritten(conn, &table, column, default)?;
+            if !written.is_empty() {
+                joined::fold_rows(conn, &table, &written, adding.version()?)?;
+            }
+        }
+    }
     capture::renew(conn, &table)?;
     constraints::capture(conn, &table)?;
     Ok(table)
@@ -180,20 +194,7 @@ impl Adding<'_> {
                 Clock::UNWRITTEN,
             )?;
         }
-        let default = column.default.as_deref().unwrap_or("NULL");
-        let (name, column) = (table.quoted(), quoted(&column.name));
-        let key = match table.kind {
-            KeyKind::Packed => table.key_list(),
-            KeyKind::Integer | KeyKind::Rowid => table.rowid.clone(),
-        };
-        let written = format!("SELECT {key} FROM main.{name} WHERE {column} IS NOT ({default})");
-        let mut statement = conn.prepare(&written)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let key = match table.kind {
-                KeyKind::Packed => table.life_key(&key_from(row, 0, table.key_columns.len())?),
-                KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(0)?),
-            };
+        for key in self.written(column)? {
             let clock = Clock {
                 site: OWN,
                 version: self.version()?,
@@ -202,6 +203,28 @@ impl Adding<'_> {
             clocks::set(conn, column_lane, &key, &key, clock)?;
         }
         Ok(())
+    }
+
+    /// Returns the places of the rows that do not hold a column's default.
+    fn written(&self, column: &ColumnInfo) -> rusqlite::Result<Vec<RowKey>> {
+        let table = self.table;
+        let default = column.default.as_deref().unwrap_or("NULL");
+        let (name, column) = (table.quoted(), quoted(&column.name));
+        let key = match table.kind {
+            KeyKind::Packed => table.key_list(),
+            KeyKind::Integer | KeyKind::Rowid => table.rowid.clone(),
+        };
+        let written = format!("SELECT {key} FROM main.{name} WHERE {column} IS NOT ({default})");
+        let mut statement = self.conn.prepare(&written)?;
+        let mut rows = statement.query([])?;
+        let mut places = Vec::new();
+        while let Some(row) = rows.next()? {
+            places.push(match table.kind {
+                KeyKind::Packed => table.life_key(&key_from(row, 0, table.key_columns.len())?),
+                KeyKind::Integer | KeyKind::Rowid => RowKey::Rowid(row.get(0)?),
+            });
+        }
+        Ok(places)
     }
 
     fn version(&mut self) -> rusqlite::Result<Hlc> {

@@ -27,7 +27,7 @@ use crate::rights;
 use crate::shadow::{Sites, version_from, version_to};
 use crate::table::{JoinedColumn, RowKey, Table};
 use crate::value::{Bound, quoted};
-pub(crate) use folding::{Folding, fill};
+pub(crate) use folding::{Folding, fill, fold_rows, leave_unwritten};
 pub(crate) use histories::compact;
 pub(crate) use reading::{add_to_digest, changes};
 

@@ -16,6 +16,7 @@ use crate::rows;
 use crate::shadow::{OWN, Sites, site_id, tick_oldest};
 use crate::shape::whole;
 use crate::table::{JoinedColumn, RowKey, Table};
+use crate::value::quoted;
 
 /// One table's fold.
 pub(crate) struct Folding<'a> {
@@ -145,5 +146,40 @@ pub(crate) fn fill(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
         };
         folding.rows((&range.first, &range.last), &Mask::WHOLE, version)?;
     }
+    Ok(())
+}
+
+/// Takes in what was written to the joined cells of some rows, by their places, into `version`.
+pub(crate) fn fold_rows(
+    conn: &Connection,
+    table: &Table,
+    places: &[RowKey],
+    version: Hlc,
+) -> rusqlite::Result<()> {
+    let folding = Folding::new(conn, table)?;
+    for place in places {
+        folding.rows((place, place), &Mask::WHOLE, version)?;
+    }
+    Ok(())
+}
+
+/// Shows the cells of a column that was added anew as those that nobody wrote, where they hold its
+/// default: else the next write would count that as somebody's.
+pub(crate) fn leave_unwritten(
+    conn: &Connection,
+    table: &Table,
+    column: &JoinedColumn,
+    default: &str,
+) -> rusqlite::Result<()> {
+    let Some(placeholder) = &column.column.placeholder else {
+        return Ok(());
+    };
+    let (name, column) = (table.quoted(), quoted(&column.column.name));
+    let _quiet = Quiet::begin(conn)?;
+    // Where a CHECK is against it, the default stays.
+    let update = format!(
+        "UPDATE OR IGNORE main.{name} SET {column} = {placeholder} WHERE {column} IS ({default})"
+    );
+    conn.execute(&update, [])?;
     Ok(())
 }

@@ -144,3 +144,47 @@ fn rows_on_both_sides_keep_what_the_table_came_with() {
         }
     }
 }
+
+#[test]
+fn a_column_that_is_dropped_and_added_again_does_not_count_its_default() {
+    for (policy, declaration, default, nothing) in [
+        (r#""counter""#, "INTEGER", "5", "∅"),
+        (r#""counter""#, "INTEGER NOT NULL", "5", "0"),
+        (r#""text""#, "TEXT", "'five'", "∅"),
+    ] {
+        let is_text = policy.contains("text");
+        let mut a = with(&format!("{declaration} DEFAULT {default}"), policy, "");
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        a.run("INSERT INTO t(id, name) VALUES(1, 'x'), (2, 'y'), (3, 'z')");
+        b.pull(&a);
+        b.run("ALTER TABLE t DROP COLUMN n");
+        let write = if is_text { "'more'" } else { "2" };
+        b.run(&format!(
+            "ALTER TABLE t ADD COLUMN n {declaration} DEFAULT {default};
+             UPDATE t SET n = {write} WHERE id = 3"
+        ));
+        let written = write.trim_matches('\'');
+        assert_eq!(
+            b.rows("SELECT n FROM t"),
+            [nothing, nothing, written],
+            "{policy}"
+        );
+        b.run(&match is_text {
+            true => "UPDATE t SET n = ifnull(n, '') || 'one ' WHERE id = 1".to_owned(),
+            false => "UPDATE t SET n = ifnull(n, 0) + 1 WHERE id = 1".to_owned(),
+        });
+        let all = export(&a.conn, &VersionVector::new(), a.now).expect("export");
+        import_changeset(&b.conn, &all, b.now).expect("import");
+        let mut both = [a, b];
+        converge(&mut both);
+        for replica in &both {
+            let rows = replica.rows("SELECT n FROM t");
+            match is_text {
+                true => assert_eq!((rows[1].as_str(), rows[0].len()), ("five", 8), "{rows:?}"),
+                false => assert_eq!(rows, ["6", "5", "7"], "{declaration}"),
+            }
+            assert_eq!(rows, both[0].rows("SELECT n FROM t"));
+        }
+    }
+}
