@@ -56,6 +56,9 @@ fn main() -> Result<()> {
     println!("\nBoth add a track to the same album:");
     berlin.add_track("Recorded in Berlin")?;
     lisbon.add_track("Recorded in Lisbon")?;
+    println!("\nBoth put theirs on a new playlist:");
+    berlin.make_playlist("Recorded in Berlin")?;
+    lisbon.make_playlist("Recorded in Lisbon")?;
     println!("\nBerlin deletes an artist whose albums Lisbon extends meanwhile:");
     let deleted = berlin.delete_artist("Accept")?;
     lisbon.extend_artist("Accept")?;
@@ -64,8 +67,9 @@ fn main() -> Result<()> {
     berlin.pull(&lisbon)?;
     lisbon.pull(&berlin)?;
     berlin.pull(&lisbon)?;
-    // A customer, an invoice, two lines and a track on each, an album and its track on one.
-    let expected = before - deleted + 2 * 5 + 2;
+    // A customer, an invoice, two lines, a track, a playlist and its track on each, an album and its
+    // track on one.
+    let expected = before - deleted + 2 * 7 + 2;
     for shop in [&berlin, &lisbon] {
         shop.keeps_its_constraints()?;
         let (shown, waiting) = (shop.row_count()?, shop.waiting_count()?);
@@ -80,9 +84,13 @@ fn main() -> Result<()> {
         );
         shop.sold_to("Lovelace", "Berlin")?;
         shop.sold_to("Hopper", "Lisbon")?;
+        shop.plays("Recorded in Berlin")?;
+        shop.plays("Recorded in Lisbon")?;
     }
     ensure_equal(&berlin, &lisbon)?;
-    println!("  Both are equal, and each invoice is its own customer's. What waits:");
+    println!(
+        "  Both are equal, and each invoice is its own customer's, each playlist has its own track. What waits:"
+    );
     berlin.print(
         "SELECT table_name || ' ' || row || ', since ' || reason FROM syncline_conflicts
          ORDER BY table_name, key",
@@ -139,11 +147,7 @@ impl Shop {
         };
         for table in MORE_TABLES.iter().chain(&TABLES) {
             if shop.has(table)? {
-                let options = match *table {
-                    "PlaylistTrack" => &TableOptions::default(),
-                    _ => &options,
-                };
-                track(&shop.db, table, options, shop.now_unix_ms)
+                track(&shop.db, table, &options, shop.now_unix_ms)
                     .with_context(|| format!("{table} cannot be tracked"))?;
             }
         }
@@ -229,6 +233,33 @@ impl Shop {
         self.print(&format!(
             "SELECT 'track ' || TrackId || ' ' || Name FROM Track WHERE Name = '{name}'"
         ))
+    }
+
+    /// Makes a playlist of one track, which has its name.
+    fn make_playlist(&mut self, name: &str) -> Result<()> {
+        self.write(&format!(
+            "INSERT INTO Playlist(Name) VALUES('{name}');
+             INSERT INTO PlaylistTrack(PlaylistId, TrackId)
+                 SELECT PlaylistId, TrackId FROM Playlist JOIN Track USING(Name)
+                 WHERE Name = '{name}'"
+        ))?;
+        self.print(&format!(
+            "SELECT 'playlist ' || PlaylistId || ' ' || Name || ', track ' || TrackId
+             FROM Playlist JOIN PlaylistTrack USING(PlaylistId) WHERE Name = '{name}'"
+        ))
+    }
+
+    /// Checks that a playlist has the track of its name, and no other.
+    fn plays(&self, name: &str) -> Result<()> {
+        let tracks = "SELECT group_concat(Track.Name, ', ') FROM Playlist
+            JOIN PlaylistTrack USING(PlaylistId) JOIN Track USING(TrackId) WHERE Playlist.Name = ?1";
+        let found: Option<String> = self.db.query_row(tracks, [name], |row| row.get(0))?;
+        ensure!(
+            found.as_deref() == Some(name),
+            "{}: {name} plays {found:?}",
+            self.name
+        );
+        Ok(())
     }
 
     /// Deletes an artist with all that refers to it, and returns how many rows that were.

@@ -9,6 +9,7 @@ use crate::births;
 use crate::clocks::{self, Clock, Lane, ROW};
 use crate::constraints::store;
 use crate::joined;
+use crate::key_references;
 use crate::options::TableOptions;
 use crate::rows;
 use crate::shadow::{OWN, Sites, tick_oldest};
@@ -27,6 +28,7 @@ pub(crate) fn adopt(
         name: name.to_owned(),
         runs: Vec::new(),
         keys: BTreeSet::new(),
+        names: BTreeSet::new(),
         origin: None,
     };
     let Some(table) = Table::named(conn, name)? else {
@@ -38,6 +40,10 @@ pub(crate) fn adopt(
         if origin != SiteId::default() {
             adopted.origin = Some(sites.ordinal(conn, origin)?);
         }
+        return Ok(adopted);
+    }
+    if table.shape.refers() {
+        adopted.names = key_references::named(conn, &table)?.into_values().collect();
         return Ok(adopted);
     }
     adopted.runs = track::runs(conn, &table)?;
@@ -58,6 +64,8 @@ pub(crate) struct Adopted {
     runs: Vec<Run>,
     /// Their keys, where rows that are parked before they are claimed are named by them.
     keys: BTreeSet<RowKey>,
+    /// What names them, where their keys refer to others and may follow these before they are claimed.
+    names: BTreeSet<RowKey>,
     /// The ordinal of their origin, where ids are counted.
     origin: Option<i64>,
 }
@@ -74,14 +82,17 @@ pub(crate) fn claim(conn: &Connection, adopted: Adopted) -> Result<Option<Table>
     };
     let parked = store::places(conn, table.id)?.into_iter();
     let parked = parked.filter(|place| adopted.keys.contains(place) || adopted.origin.is_some());
-    let parked = parked.map(|place| Run {
+    let named = key_references::named(conn, &table)?.into_iter();
+    let named = named.filter(|(_, name)| adopted.names.contains(name));
+    let single = parked.chain(named.map(|(place, _)| place));
+    let single = single.map(|place| Run {
         first: place.clone(),
         last: place,
         rows: 1,
         bytes: 0,
     });
     let mut versions = Versions::default();
-    for run in runs.into_iter().chain(parked) {
+    for run in runs.into_iter().chain(single) {
         claim_run(conn, (&table, adopted.origin), &run, &mut versions)?;
     }
     joined::fill(conn, &table)?;

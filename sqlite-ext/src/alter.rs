@@ -41,8 +41,13 @@ pub(crate) fn altered(
     let Some(table) = Table::read(conn, entry.id, &entry.name)? else {
         return Ok(None);
     };
-    let affinities = |shape: &Shape| -> Vec<_> { shape.key.iter().map(|c| c.affinity).collect() };
-    if former.kind != shape.kind || affinities(&former) != affinities(&shape) {
+    let kinds = |shape: &Shape| -> Vec<_> {
+        let columns = shape.key.iter();
+        columns
+            .map(|column| (column.affinity, column.refers))
+            .collect()
+    };
+    if former.kind != shape.kind || kinds(&former) != kinds(&shape) {
         return Ok(None);
     }
     let known = columns::lanes(conn, entry.id)?;

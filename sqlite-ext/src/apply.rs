@@ -24,8 +24,8 @@ use crate::shadow::{self, OpenError, Sites, in_savepoint, prepare, version_to};
 use crate::table::{RowKey, Table, TableInfo};
 use crate::track::{self, TrackError};
 use crate::{
-    FoldError, TableError, adoption, fold, gaps, heal, lacking, other_names, parked, untracked,
-    watermark,
+    FoldError, TableError, adoption, fold, gaps, heal, key_references, lacking, other_names,
+    parked, untracked, watermark,
 };
 use fitting::{Fitted, fit};
 use merging::Merging;
@@ -206,7 +206,7 @@ pub fn import_changeset(
         });
         let mut adopted = Vec::new();
         let renamed = other_names::take_up(conn, &changeset.renames)?;
-        for table in &changeset.schemas {
+        for table in counted_first(&changeset.schemas)? {
             let name = other_names::name_of(conn, &table.name, &changeset.schemas)?;
             let table = &TableSchema {
                 name,
@@ -217,6 +217,9 @@ pub fn import_changeset(
                 Taken::Adopted(table) => adopted.push(table),
                 Taken::Known => {}
             }
+        }
+        if !changeset.schemas.is_empty() && key_references::are_outdated(conn)? {
+            fold(conn, now_unix_ms)?;
         }
         constraints::renew(conn)?;
         if past.rejoin.is_none() {
@@ -313,6 +316,18 @@ fn check(conn: &Connection, changeset: &Changeset, now_unix_ms: u64) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Returns tables with those before that count their ids: what the keys of others refer to must be
+/// known when these are made.
+fn counted_first(schemas: &[TableSchema]) -> Result<Vec<&TableSchema>, OptionsError> {
+    let mut ordered = Vec::new();
+    for schema in schemas {
+        let ids = TableOptions::parse(&schema.options)?.ids;
+        ordered.push((ids != Ids::Counted, schema));
+    }
+    ordered.sort_by_key(|(is_other, _)| *is_other);
+    Ok(ordered.into_iter().map(|(_, schema)| schema).collect())
 }
 
 /// What became of a table's definition that arrived.
@@ -417,10 +432,13 @@ pub(crate) fn merge_tables(
     past: &mut Past,
 ) -> Result<usize, ImportError> {
     let _quiet = Quiet::begin(conn)?;
-    let mut sites = Sites::load(conn)?;
-    let mut changed_count = 0;
-    let mut touched = Touched::default();
-    let mut renames = Renames::default();
+    let mut merge = Merge {
+        conn,
+        sites: Sites::load(conn)?,
+        changed_count: 0,
+        touched: Touched::default(),
+        renames: Renames::default(),
+    };
     for given in parents_first(conn, tables)? {
         // What is settled says nothing of a table that was lacking.
         let mut nothing = Past::default();
@@ -428,6 +446,26 @@ pub(crate) fn merge_tables(
             true => &mut nothing,
             false => &mut *past,
         };
+        merge.table(given, past)?;
+    }
+    let mut touched = merge.touched;
+    touched.join(merge.renames.apply(conn)?);
+    Ok(merge.changed_count + constraints::settle(conn, touched)?)
+}
+
+/// A merge of several tables.
+struct Merge<'a> {
+    conn: &'a Connection,
+    sites: Sites,
+    changed_count: usize,
+    touched: Touched,
+    renames: Renames,
+}
+
+impl Merge<'_> {
+    /// Merges the changes of one table.
+    fn table(&mut self, given: &TableChanges, past: &mut Past) -> Result<(), ImportError> {
+        let conn = self.conn;
         let table = other_names::table(conn, &given.name)?;
         let changes = match &table {
             Some(table) => other_names::local(conn, table, given)?,
@@ -439,7 +477,7 @@ pub(crate) fn merge_tables(
             // What is settled was parked before, or is of a row that is forgotten.
             changes.groups.retain(|group| !past.has(group.stamp));
             parked::park(conn, changes)?;
-            continue;
+            return Ok(());
         };
         let is_born = |group: &Group| group.born != SiteId::default();
         if table.options.ids == Ids::Shared && changes.groups.iter().any(is_born) {
@@ -449,17 +487,25 @@ pub(crate) fn merge_tables(
         }
         watermark::settle(conn, &table)?;
         let Fitted { changes, unfit } = fit(conn, &table, &changes)?;
-        let mut merging = Merging::new(conn, &table, &changes, past, &mut renames)?;
-        for group in &changes.groups {
-            let site = sites.ordinal(conn, group.stamp.site)?;
-            merging.group(group, site, &mut sites)?;
+        let bound = match table.shape.refers() {
+            true => {
+                let merge = (&mut self.sites, &mut self.renames, &mut self.touched);
+                Some(key_references::bind(conn, &table, &changes, merge)?)
+            }
+            false => None,
+        };
+        let groups = bound.as_ref().unwrap_or(&changes.groups);
+        let mut merging = Merging::new(conn, &table, &changes, past, &mut self.renames)?;
+        for (group, told) in groups.iter().zip(&changes.groups) {
+            let site = self.sites.ordinal(conn, group.stamp.site)?;
+            merging.group((group, told), site, &mut self.sites)?;
         }
-        changed_count += merging.changed_count;
+        self.changed_count += merging.changed_count;
         // What was added here is not the user's.
         watermark::raise(conn, &table)?;
         let mut groups = merging.lacking;
         groups.extend(unfit);
-        touched.add(table.id, merging.guard.into_touched());
+        self.touched.add(table.id, merging.guard.into_touched());
         if !groups.is_empty() {
             let mut waiting = TableChanges {
                 groups,
@@ -468,13 +514,13 @@ pub(crate) fn merge_tables(
             parked::retain_living(conn, &table, &mut waiting)?;
             parked::park(conn, waiting)?;
         }
+        Ok(())
     }
-    touched.join(renames.apply(conn)?);
-    Ok(changed_count + constraints::settle(conn, touched)?)
 }
 
 /// Returns tables after those that they refer to, as far as that is possible: a reference to a row
-/// that is there needs no second look.
+/// that is there needs no second look. Those whose keys refer to rows are the last, since no row of
+/// theirs can be found before it is known under which ids the others are shown.
 fn parents_first<'c>(
     conn: &Connection,
     tables: &'c [TableChanges],
@@ -521,7 +567,13 @@ fn parents_first<'c>(
             }
         }
     }
-    Ok(ordered)
+    let mut of_rows = Vec::new();
+    for changes in ordered {
+        let table = other_names::table(conn, &changes.name)?;
+        of_rows.push((table.is_some_and(|table| table.shape.refers()), changes));
+    }
+    of_rows.sort_by_key(|(refers, _)| *refers);
+    Ok(of_rows.into_iter().map(|(_, changes)| changes).collect())
 }
 
 /// The clock of a write by the site with this ordinal.

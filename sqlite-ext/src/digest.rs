@@ -10,6 +10,7 @@ use crate::constraints::masks::Masks;
 use crate::constraints::store;
 use crate::fold::read_folded;
 use crate::joined;
+use crate::key_references::{KeyNames, origins};
 use crate::references::Referents;
 use crate::rows;
 use crate::shadow::{OWN, Sites, is_prepared};
@@ -58,16 +59,17 @@ fn add_table(
     }
     let lives = births::has_lives(conn, table)?;
     let mut whose = match table.is_counted() {
-        true => Some(Whose::new(conn, table)?),
+        true => Some(Whose::new(conn, table.id)?),
         false => None,
     };
+    let mut names = KeyNames::new(conn, table)?;
     let mut hasher = RowHasher::default();
     for place in store::places(conn, table.id)? {
         add_parked(
             (conn, sites, table),
             &by_name,
             &place,
-            (&mut whose, &mut referents),
+            (&mut whose, &mut names, &mut referents),
             digest,
         )?;
     }
@@ -88,10 +90,13 @@ fn add_table(
             None
         };
         let life = life.and_then(|clock| CausalLength::new(clock.causal_length));
-        let key = canonical(key);
+        let mut key = canonical(key);
         let life = life.unwrap_or(CausalLength::FIRST);
-        let born: Vec<SiteId> = born.map(|born| sites.site(born)).into_iter().collect();
-        hasher.begin(&table.name, life, &key, &born);
+        let born = match &mut names {
+            Some(names) => names.tell(conn, &mut key)?,
+            None => vec![born],
+        };
+        hasher.begin(&table.name, life, &key, &origins(sites, &born));
         let whole = row_lane.at(&place).unwrap_or(Clock::UNWRITTEN);
         for (at, (cursor, value)) in by_name.iter().zip(lanes.iter_mut().zip(cells)) {
             let clock = cursor.at(&place).unwrap_or(whole);
@@ -125,7 +130,7 @@ fn add_parked(
     (conn, sites, table): (&Connection, &Sites, &Table),
     by_name: &[usize],
     place: &RowKey,
-    (whose, referents): (&mut Option<Whose>, &mut Referents),
+    (whose, names, referents): (&mut Option<Whose>, &mut Option<KeyNames>, &mut Referents),
     digest: &mut Digest,
 ) -> rusqlite::Result<()> {
     let Some(mut row) = store::at(conn, table.id, place)? else {
@@ -144,12 +149,15 @@ fn add_parked(
     let lane = births::life_lane(table, born.unwrap_or(OWN));
     let life = clocks::at(conn, lane, &table.life_key(&row.key))?;
     let life = life.and_then(|clock| CausalLength::new(clock.causal_length));
-    let born: Vec<SiteId> = born.map(|born| sites.site(born)).into_iter().collect();
     let whole = clock(ROW)?.unwrap_or(Clock::UNWRITTEN);
     let mut hasher = RowHasher::default();
-    let key = canonical(&row.key);
+    let mut key = canonical(&row.key);
     let life = life.unwrap_or(CausalLength::FIRST);
-    hasher.begin(&table.name, life, &key, &born);
+    let born = match names {
+        Some(names) => names.tell(conn, &mut key)?,
+        None => vec![born],
+    };
+    hasher.begin(&table.name, life, &key, &origins(sites, &born));
     for at in by_name {
         let column = &table.columns[*at];
         let clock = clock(column.lane)?.unwrap_or(whole);

@@ -16,6 +16,7 @@ use crate::constraints::masks::Masks;
 use crate::constraints::store;
 use crate::fold::read_folded;
 use crate::gaps::{self, Filling};
+use crate::key_references::{KeyNames, origins};
 use crate::references::Referents;
 use crate::shadow::{OWN, OpenError, Sites, in_snapshot, is_prepared, version_from, version_to};
 use crate::table::{RowKey, Table};
@@ -252,9 +253,10 @@ fn read(
             masks: Masks::new(conn, &table)?,
             lives: births::has_lives(conn, &table)?,
             whose: match table.is_counted() {
-                true => Some(Whose::new(conn, &table)?),
+                true => Some(Whose::new(conn, table.id)?),
                 false => None,
             },
+            names: KeyNames::new(conn, &table)?,
             referents: Referents::new(conn, &table)?,
         };
         let of_table = Lane {
@@ -347,6 +349,8 @@ struct Reading<'a> {
     masks: Masks<'a>,
     /// Who is shown under which id, where ids are counted.
     whose: Option<Whose>,
+    /// Who is meant by keys that refer to rows.
+    names: Option<KeyNames>,
     /// Who is meant by cells that refer to rows of tables where ids are counted.
     referents: Referents,
 }
@@ -361,6 +365,7 @@ impl Reading<'_> {
 
     fn add(&mut self, lane: i64, range: &Range) -> rusqlite::Result<()> {
         match lane {
+            LIFE if self.names.is_some() => self.add_named_life(range),
             LIFE => {
                 self.add_lives(range, SiteId::default());
                 Ok(())
@@ -402,6 +407,25 @@ impl Reading<'_> {
             }
             (RowKey::Rowid(_), RowKey::Packed(_)) => unreachable!("a range has keys of one kind"),
         }
+    }
+
+    /// Adds the causal length of a row whose key refers to others.
+    fn add_named_life(&mut self, range: &Range) -> rusqlite::Result<()> {
+        let mut key = store::unpacked(&range.first);
+        let parents = match &mut self.names {
+            Some(names) => origins(self.sites, &names.tell(self.conn, &mut key)?),
+            None => vec![],
+        };
+        let head = Head {
+            kind: GroupKind::Life,
+            causal_length: length(&range.clock),
+            stamp: self.sites.stamp(range.clock.site, range.clock.version),
+            born: SiteId::default(),
+            columns: vec![],
+            parents,
+        };
+        self.groups.entry(head).or_default().append(&mut key);
+        Ok(())
     }
 
     /// A row's own stamp holds for the columns that were not written after it: cuts the range where
@@ -458,7 +482,7 @@ impl Reading<'_> {
     ) -> rusqlite::Result<()> {
         let stamp = self.sites.stamp(clock.site, clock.version);
         let (conn, table, sites, lives) = (self.conn, self.table, self.sites, self.lives);
-        let (groups, whose) = (&mut self.groups, &mut self.whose);
+        let (groups, whose, names) = (&mut self.groups, &mut self.whose, &mut self.names);
         let (referents, key_count) = (&mut self.referents, table.key_columns.len());
         let mut refers = columns.iter().enumerate();
         let refers: Vec<(usize, usize)> = refers
@@ -471,8 +495,11 @@ impl Reading<'_> {
         let mut put = |(causal_length, born, parents): Common, waiting: &mut Vec<Value>| {
             let site = |site: Option<i64>| site.map_or(SiteId::default(), |site| sites.site(site));
             let mut of_columns = vec![SiteId::default(); key_count + columns.len()];
-            for ((at, _), parent) in refers.iter().zip(&parents) {
-                of_columns[*at] = site(*parent);
+            let (of_cells, of_key) = parents.split_at(refers.len().min(parents.len()));
+            let of_key = of_key.iter().enumerate();
+            let of_cells = refers.iter().map(|(at, _)| *at).zip(of_cells);
+            for (at, parent) in of_cells.chain(of_key) {
+                of_columns[at] = site(*parent);
             }
             if parents.iter().all(Option::is_none) {
                 of_columns.clear();
@@ -504,6 +531,10 @@ impl Reading<'_> {
                 let key = table.life_key(&values[..key_count]);
                 let life = clocks::at(conn, births::life_lane(table, next.1.unwrap_or(OWN)), &key)?;
                 next.0 = life.map_or(CausalLength::FIRST, |clock| length(&clock));
+            }
+            if let Some(names) = names.as_mut() {
+                next.2
+                    .append(&mut names.tell(conn, &mut values[..key_count])?);
             }
             if next != run {
                 put(std::mem::replace(&mut run, next), &mut waiting);

@@ -6,6 +6,7 @@
 
 mod counted;
 mod deletions;
+mod keyed;
 mod masked;
 mod referring;
 mod renumbered;
@@ -70,37 +71,56 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
         let (mut seen, mut version) = (None, None);
         let mut touched = Touched::default();
         let (mut renames, mut written) = (Renames::default(), Vec::new());
-        for table in Table::all(conn)? {
-            touched.add(table.id, constraints::refresh(conn, &table)?);
-            let mut folded = |version: &mut Option<Hlc>, tick: &Tick<'_>, is_mended| {
-                let (rows, runs) =
-                    fold_table(conn, &table, version, tick, &mut renames, is_mended)?;
-                touched.add(table.id, rows);
-                written.extend((!runs.is_empty()).then(|| (table.clone(), runs)));
-                Ok::<_, FoldError>(())
-            };
-            if mended.noted.contains(&table.id) {
-                folded(&mut seen, &tick_seen, true)?;
-            }
+        let mut folded = |table: &Table, notes, touched: &mut Touched, renames: &mut Renames| {
             let tick_now: &Tick<'_> = &|conn| Ok(tick(conn, now_unix_ms)?.version);
-            folded(&mut version, tick_now, false)?;
-            // After the notes: what waited must meet the rows as they are.
-            if mended.widened.contains(&table.id) {
-                // A row whose id was counted may wait under another key than it died under.
-                let past = match table.is_counted() {
-                    true => Past::of_waiting(conn)?,
-                    false => Past::default(),
-                };
-                parked::replay(conn, &table.name, past)?;
-            }
+            let is_mended = mended.noted.contains(&table.id);
+            let (version, tick) = match is_mended {
+                true => (&mut seen, &tick_seen as &Tick<'_>),
+                false => (&mut version, tick_now),
+            };
+            let (rows, runs) =
+                fold_noted(conn, (table, notes), (version, tick), renames, is_mended)?;
+            touched.add(table.id, rows);
+            written.extend((!runs.is_empty()).then(|| (table.clone(), runs)));
+            Ok::<_, FoldError>(())
+        };
+        let all = Table::all(conn)?;
+        for table in &all {
+            touched.add(table.id, constraints::refresh(conn, table)?);
+        }
+        let refers = |table: &Table| table.shape.refers();
+        let (keyed, others): (Vec<_>, Vec<_>) = all.iter().cloned().partition(refers);
+        for table in &others {
+            folded(table, Notes::take(conn, table)?, &mut touched, &mut renames)?;
+        }
+        for (table, notes) in keyed::follow(conn, keyed, &mut renames, &mut touched)? {
+            folded(&table, notes, &mut touched, &mut renames)?;
         }
         touched.join(refer(conn, renames, &written)?);
         constraints::refresh_foreign(conn, &mut touched)?;
         constraints::settle(conn, touched)?;
+        let widened = all
+            .iter()
+            .filter(|table| mended.widened.contains(&table.id));
+        replay(conn, widened)?;
         constraints::note_schema(conn)?;
         heal::note_checked(conn)?;
         Ok(version.or(seen))
     })
+}
+
+/// Merges what waited for tables that may have a place for it since: when all is folded, because it
+/// must meet the rows as they are.
+fn replay<'t>(conn: &Connection, tables: impl Iterator<Item = &'t Table>) -> Result<(), FoldError> {
+    for table in tables {
+        // A row whose id was counted may wait under another key than it died under.
+        let past = match table.is_counted() {
+            true => Past::of_waiting(conn)?,
+            false => Past::default(),
+        };
+        parked::replay(conn, &table.name, past)?;
+    }
+    Ok(())
 }
 
 /// Gives the version of what is folded.
@@ -109,15 +129,13 @@ type Tick<'a> = dyn Fn(&Connection) -> rusqlite::Result<Hlc> + 'a;
 /// Folds what is noted of one table into `version`, which `tick` gives if there is none yet. Returns
 /// what was touched, as far as constraints ask for it, and the rows whose references are to be
 /// looked at.
-fn fold_table(
+fn fold_noted(
     conn: &Connection,
-    table: &Table,
-    version: &mut Option<Hlc>,
-    tick: &Tick<'_>,
+    (table, mut notes): (&Table, Notes),
+    (version, tick): (&mut Option<Hlc>, &Tick<'_>),
     renames: &mut Renames,
     is_mended: bool,
 ) -> Result<(constraints::Rows, Written), FoldError> {
-    let mut notes = Notes::take(conn, table)?;
     // Before rows move: they are noted by the ids under which they were written.
     let unmasked = notes.unmask(conn, table, is_mended)?;
     if notes.is_empty() {
@@ -209,6 +227,8 @@ struct Notes {
     deleted: Vec<(Vec<Value>, Option<i64>)>,
     /// The same for a table whose key is the rowid: first and last keys, in order.
     deleted_runs: Vec<(i64, i64)>,
+    /// Rows that are there and live anew, since one that their key refers to was deleted and made again.
+    reborn: Vec<RowKey>,
     /// Whether rows that were there before may have been written.
     is_rewritten: bool,
 }

@@ -134,6 +134,8 @@ fn care(conn: &Connection, entry: &Entry) -> Result<Care, TableError> {
     Ok(match obstacle {
         Some(_) if obstacle == entry.aside => Care::Nothing,
         Some(reason) => Care::Aside(reason),
+        // Nothing followed the rows that its key refers to meanwhile.
+        None if has_shape && entry.aside.is_some() && shape.refers() => Care::Key(shape),
         None if has_shape => Care::Triggers,
         None => Care::Key(shape),
     })
@@ -172,13 +174,15 @@ pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableE
     if rowids_hold && is_checked(conn)? {
         return Ok(mended);
     }
-    for mut entry in Entry::all(conn)? {
-        let id = entry.id;
+    // First, because the keys of others may refer to their rows.
+    for entry in Entry::all(conn)? {
         if let Some(name) = alter::moved(conn, &entry)? {
             alter::follow(conn, &entry, &name, now_unix_ms)?;
-            entry.name = name;
-            mended.widened.insert(id);
+            mended.widened.insert(entry.id);
         }
+    }
+    for entry in Entry::all(conn)? {
+        let id = entry.id;
         match care(conn, &entry)? {
             Care::Nothing => {}
             Care::Columns(table) => {

@@ -33,10 +33,12 @@ mod gaps;
 mod grant;
 mod heal;
 mod joined;
+mod key_references;
 mod lacking;
 #[cfg(feature = "loadable")]
 mod loadable;
 mod mask;
+mod moved_keys;
 mod options;
 mod origin;
 #[cfg(feature = "linked")]

@@ -18,7 +18,7 @@ use crate::constraints::store as stored;
 use crate::placing::Placing;
 use crate::shadow::{OWN, Sites, in_savepoint};
 use crate::table::{RowKey, Table, TableError, canonical};
-use crate::{other_names, rows, untracked};
+use crate::{key_references, other_names, rows, untracked};
 
 /// Keeps a table's changes for later, as far as they do not wait already.
 pub(crate) fn park(conn: &Connection, mut table: TableChanges) -> rusqlite::Result<()> {
@@ -89,18 +89,25 @@ pub(crate) fn retain_living(
     conn: &Connection,
     table: &Table,
     changes: &mut TableChanges,
-) -> rusqlite::Result<()> {
+) -> Result<(), TableError> {
     let sites = Sites::load(conn)?;
     let key_count = changes.key_columns.len();
     for group in &mut changes.groups {
+        let fits = key_references::fit(table, group);
         let values = std::mem::take(&mut group.values);
         let mut known = sites.iter().filter(|(_, site, _)| *site == group.born);
         let born = known.next().map(|(ordinal, _, _)| ordinal);
         for row in values.chunks(key_count + group.columns.len()) {
             // A key that no row here can have waits for another table, and is gone in no sense.
             let stays = match rows::native_key(conn, table, &row[..key_count])? {
-                None => true,
-                Some(key) => life(conn, table, &key, born)? >= group.causal_length,
+                Some(mut key) if fits => {
+                    let life = match key_references::find(conn, table, (group, &mut key), &sites)? {
+                        true => life(conn, table, &key, born)?,
+                        false => CausalLength::UNKNOWN,
+                    };
+                    life >= group.causal_length
+                }
+                _ => true,
             };
             if stays {
                 group.values.extend_from_slice(row);
@@ -171,8 +178,9 @@ pub(crate) fn drop_seen(
     Ok(())
 }
 
-/// A row among parked changes: its table, which site made it, its key.
-type Name = (String, SiteId, Vec<Value>);
+/// A row among parked changes: its table, which site made it, its key, and which sites made the rows
+/// that the key refers to.
+type Name = (String, SiteId, Vec<Value>, Vec<SiteId>);
 
 /// Removes the deletions up to `below` and, of the rows they name, all that is settled. Returns how
 /// many deletions there were, and notes the latest of each site in `collected`.
@@ -201,8 +209,11 @@ pub(crate) fn forget(
     if dead.is_empty() {
         return Ok(0);
     }
-    for (name, _, key) in dead.keys() {
-        if let Some(id) = untracked::id_of_aside(conn, name)? {
+    for (name, _, key, parents) in dead.keys() {
+        // Where keys refer to rows, a table that stood aside begins anew.
+        if parents.is_empty()
+            && let Some(id) = untracked::id_of_aside(conn, name)?
+        {
             untracked::note_gone(conn, id, key)?;
         }
     }
@@ -233,7 +244,8 @@ pub(crate) fn drop_ended(
                 lane: LIFE,
             };
             let key_count = changes.key_columns.len();
-            for group in &mut changes.groups {
+            let of_keys = changes.groups.iter_mut();
+            for group in of_keys.filter(|group| !key_references::refer(group, key_count)) {
                 let values = std::mem::take(&mut group.values);
                 for row in values.chunks(key_count + group.columns.len()) {
                     let life = clocks::at(conn, lane, &place(&row[..key_count]))?;
@@ -292,8 +304,13 @@ fn store(conn: &Connection, id: i64, mut changes: Changeset) -> rusqlite::Result
 }
 
 fn name(table: &TableChanges, group: &Group, row: &[Value]) -> Name {
-    let key = canonical(&row[..table.key_columns.len()]);
-    (table.name.clone(), group.born, key)
+    let key_count = table.key_columns.len();
+    let key = canonical(&row[..key_count]);
+    let parents = match key_references::refer(group, key_count) {
+        true => group.parents[..key_count].to_vec(),
+        false => Vec::new(),
+    };
+    (table.name.clone(), group.born, key, parents)
 }
 
 /// Takes from a table's changes what belongs to rows that are dead, up to the life that ended.

@@ -5,14 +5,15 @@
 //! an id means one row always. What was written as a reference to a row that nobody made stays the
 //! number that it is: such a cell is a *literal*, and a lane beside the column's says so.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use syncline_crdt::{Hlc, Value};
 
 use crate::clocks::{self, Clock, Lane};
 use crate::constraints::masks;
 use crate::mask::Mask;
+use crate::options::{Ids, TableOptions};
 use crate::rows;
-use crate::table::{Column, KeyKind, RowKey, Table, TableError};
+use crate::table::{Column, KeyKind, Refers, RowKey, Table, TableError, TableInfo};
 use crate::value::quoted;
 use crate::whose::Whose;
 
@@ -39,12 +40,63 @@ pub(crate) fn parent(conn: &Connection, column: &Column) -> Result<Option<Table>
     let Some(refers) = &column.refers else {
         return Ok(None);
     };
-    let table = Table::named(conn, &refers.table)?;
-    Ok(table.filter(|table| {
-        let id = &table.key_columns[0].name;
-        let is_id = |column: &String| column.eq_ignore_ascii_case(id);
-        table.is_counted() && refers.column.as_ref().is_none_or(is_id)
-    }))
+    let Some(table) = Table::named(conn, &refers.table)? else {
+        return Ok(None);
+    };
+    let at = refers.place_in(table.key_columns.iter().map(|column| &*column.name));
+    if table.is_counted() {
+        return Ok(at.map(|_| table));
+    }
+    // A part of a key that refers to a row means that row to others as well.
+    match at.and_then(|at| table.shape.key.get(at)?.refers) {
+        Some(parent) => Table::by_id(conn, parent),
+        None => Ok(None),
+    }
+}
+
+impl Refers {
+    /// Returns which of these columns of a primary key is meant.
+    fn place_in<'n>(&self, mut key: impl Iterator<Item = &'n str>) -> Option<usize> {
+        match &self.column {
+            Some(named) => key.position(|column| column.eq_ignore_ascii_case(named)),
+            None => key.nth(self.position.into()).map(|_| self.position.into()),
+        }
+    }
+}
+
+/// How many keys may refer to each other before the last one refers to rows.
+const KEYS_DEPTH_MAX: usize = 8;
+
+/// Returns the id of the table with counted ids whose ids are referred to so, if it is one. `depth`
+/// counts the keys that were followed to get here.
+pub(crate) fn counted(
+    conn: &Connection,
+    refers: &Refers,
+    depth: usize,
+) -> Result<Option<i64>, TableError> {
+    let find = "SELECT id FROM syncline_tables WHERE name = ?1 AND aside IS NULL";
+    let id: Option<i64> = conn
+        .prepare_cached(find)?
+        .query_one([&refers.table], |row| row.get(0))
+        .optional()?;
+    let Some(id) = id else {
+        return Ok(None);
+    };
+    let Some(info) = TableInfo::read(conn, &refers.table)? else {
+        return Ok(None);
+    };
+    let key = info.key_columns().into_iter();
+    let Some(at) = refers.place_in(key.map(|column| &*column.name)) else {
+        return Ok(None);
+    };
+    if info.key_kind(conn)? == KeyKind::Integer {
+        let is_counted = TableOptions::of(conn, id)?.ids == Ids::Counted;
+        return Ok(is_counted.then_some(id));
+    }
+    if depth == KEYS_DEPTH_MAX {
+        return Ok(None);
+    }
+    Ok(info.shape_at(conn, depth + 1)?.key[at].refers)
 }
 
 /// Returns the tables that refer to rows of a table with counted ids, and by which columns.
@@ -88,7 +140,7 @@ impl Referents {
             };
             let literals = literals(table.id, column);
             Ok(Some(Referent {
-                whose: Whose::new(conn, &parent)?,
+                whose: Whose::new(conn, parent.id)?,
                 literals,
                 has_literals: clocks::is_used(conn, literals)?,
             }))
@@ -136,7 +188,7 @@ pub(crate) fn note_literals(
         let Some(parent) = parent(conn, column)? else {
             continue;
         };
-        let mut whose = Whose::new(conn, &parent)?;
+        let mut whose = Whose::new(conn, parent.id)?;
         let runs = written.iter().filter(|(_, _, mask)| mask.has(column.lane));
         for (first, last, _) in runs {
             let mut found = Vec::new();

@@ -13,6 +13,7 @@ use syncline_crdt::{Hlc, Value};
 use crate::births::{self, Births};
 use crate::clocks::{self, Clock, Lane, ROW};
 use crate::constraints::{self, Touched, masks, store};
+use crate::moved_keys::{self, Followed, Noted};
 use crate::placing::{Identity, Placing};
 use crate::quiet::Quiet;
 use crate::references::{children, literals};
@@ -28,10 +29,12 @@ const TOKENS: i64 = i64::MIN / 2;
 #[derive(Debug, Default)]
 pub(crate) struct Renames {
     tables: BTreeMap<i64, Moves>,
+    /// Whether the keys that refer to rows follow all of this already.
+    keys_followed: bool,
 }
 
 /// The moves of one table's rows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Moves {
     /// Old ids and tokens, and what they mean.
     forward: BTreeMap<i64, Goal>,
@@ -42,13 +45,20 @@ pub(crate) struct Moves {
     gone: Vec<Births>,
     /// Ids that were given to new rows while another row had them, or one that was just deleted.
     reused: BTreeMap<i64, Reuse>,
+    /// Rows that were deleted and whose ids were given to new rows, under their numbers.
+    former: Vec<Births>,
+    /// Ids of rows of ours that were deleted and made again: first and last.
+    reborn: Vec<(i64, i64)>,
     /// How often anything was noted.
     generation: u64,
 }
 
+/// What an id stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Goal {
+pub(crate) enum Goal {
+    /// The row that is shown under this id.
     Id(i64),
+    /// This row, which may not be shown.
     Row(Identity),
 }
 
@@ -104,15 +114,29 @@ impl Moves {
         reuse.number = number;
     }
 
-    /// Notes that all cells mean a new row of ours by an id: the row that had it is deleted.
-    pub(crate) fn note_inherited(&mut self, id: i64, version: Hlc) {
+    /// Notes that all cells mean new rows of ours by these ids: the rows that had them are deleted.
+    pub(crate) fn note_inherited(&mut self, run: Births, version: Hlc) {
         self.generation += 1;
-        let reuse = Reuse {
-            version,
-            number: id,
-            takes_all: true,
-        };
-        self.reused.insert(id, reuse);
+        for id in run.first..=run.last {
+            let reuse = Reuse {
+                version,
+                number: id,
+                takes_all: true,
+            };
+            self.reused.insert(id, reuse);
+        }
+        self.former.push(run);
+    }
+
+    /// Notes rows of ours that begin another life under the ids they had.
+    pub(crate) fn note_reborn(&mut self, run: (i64, i64)) {
+        self.reborn.push(run);
+    }
+
+    /// Whether the row with an id began another life.
+    pub(crate) fn is_reborn(&self, id: i64) -> bool {
+        let mut reborn = self.reborn.iter();
+        reborn.any(|(first, last)| (*first..=*last).contains(&id))
     }
 
     /// Whether cells that hold an id mean another row than the one that has it.
@@ -126,9 +150,25 @@ impl Moves {
         Some(Goal::Row((id, run.site)))
     }
 
-    fn goal(&self, old: i64) -> Option<Goal> {
+    /// Returns what an old id stands for, unless that is the row which has it.
+    pub(crate) fn goal(&self, old: i64) -> Option<Goal> {
         let goal = self.forward.get(&old).copied();
         goal.or_else(|| self.goal_of_gone(old))
+    }
+
+    /// Returns what an old id stood for before it was given to a new row, or else what it stands for.
+    pub(crate) fn goal_of_former(&self, id: i64) -> Option<Goal> {
+        let mut former = self.former.iter();
+        let run = former.find(|run| (run.first..=run.last).contains(&id));
+        let former = run.map(|run| Goal::Row((id, run.site)));
+        former.or_else(|| self.goal(id))
+    }
+
+    /// Returns what stands for a new row, where an id was given to one: all that holds the id means
+    /// it, or only what `is_new`.
+    pub(crate) fn goal_of_new(&self, id: i64, is_new: bool) -> Option<Goal> {
+        let reuse = self.reused.get(&id)?;
+        (reuse.takes_all || is_new).then_some(Goal::Row((reuse.number, OWN)))
     }
 
     /// Returns what a cell holds that refers to a row which is shown under an id, if it is.
@@ -148,7 +188,7 @@ impl Moves {
     }
 
     /// Returns all that cells may hold and has to be renamed, as a JSON array.
-    fn olds(&self) -> String {
+    pub(crate) fn olds(&self) -> String {
         let gone = self.gone.iter().flat_map(|run| run.first..=run.last);
         let olds = self.forward.keys().chain(self.reused.keys());
         let olds = olds.copied().chain(gone);
@@ -156,7 +196,7 @@ impl Moves {
         format!("[{}]", olds.join(","))
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.forward.is_empty() && self.gone.is_empty() && self.reused.is_empty()
     }
 }
@@ -223,24 +263,66 @@ impl Renames {
         self.tables.entry(table_id).or_default()
     }
 
-    /// Renames the cells, and returns the rows they are in.
+    /// Has the keys of these tables follow, which are all whose keys refer to rows, with what is noted
+    /// of them. Returns what became of each table's keys.
+    pub(crate) fn follow(
+        &mut self,
+        conn: &Connection,
+        tables: &[(Table, Noted)],
+        touched: &mut Touched,
+    ) -> Result<Vec<Followed>, TableError> {
+        self.keys_followed = true;
+        let (followed, _) = moved_keys::follow(conn, tables, &mut self.tables, touched)?;
+        Ok(followed)
+    }
+
+    /// Renames the cells and the keys, and returns the rows they are in.
     pub(crate) fn apply(self, conn: &Connection) -> Result<Touched, TableError> {
         let mut touched = Touched::default();
-        for (table_id, moves) in self.tables {
-            if moves.is_empty() {
-                continue;
+        let mut of_cells = self.tables;
+        of_cells.retain(|_, moves| !moves.is_empty());
+        let mut of_keys = match self.keys_followed {
+            true => BTreeMap::new(),
+            false => of_cells.clone(),
+        };
+        // Keeping an id for what one of them refers to can move a row that others refer to.
+        while !of_cells.is_empty() || !of_keys.is_empty() {
+            let mut moved = Vec::new();
+            for (table_id, moves) in std::mem::take(&mut of_cells) {
+                let ids = rename_cells(conn, table_id, moves, &mut touched)?;
+                moved.extend(ids.into_iter().map(|ids| (table_id, ids)));
             }
-            let Some(parent) = Table::by_id(conn, table_id)? else {
-                continue;
-            };
-            let children = children(conn, &parent)?;
-            if !children.is_empty() {
-                let _quiet = Quiet::begin(conn)?;
-                rename(conn, &parent, &children, moves, &mut touched)?;
-            }
+            note(&mut of_keys, moved);
+            let moved = moved_keys::follow_all(conn, std::mem::take(&mut of_keys), &mut touched)?;
+            note(&mut of_cells, moved);
         }
         Ok(touched)
     }
+}
+
+/// Notes where rows moved, by table.
+fn note(tables: &mut BTreeMap<i64, Moves>, moved: Vec<(i64, (i64, i64))>) {
+    for (table_id, (from, to)) in moved {
+        tables.entry(table_id).or_default().note(from, to);
+    }
+}
+
+/// Renames the cells that refer to rows of one table. Returns which of these moved for it.
+fn rename_cells(
+    conn: &Connection,
+    table_id: i64,
+    moves: Moves,
+    touched: &mut Touched,
+) -> Result<Vec<(i64, i64)>, TableError> {
+    let Some(parent) = Table::by_id(conn, table_id)? else {
+        return Ok(Vec::new());
+    };
+    let children = children(conn, &parent)?;
+    if children.is_empty() {
+        return Ok(Vec::new());
+    }
+    let _quiet = Quiet::begin(conn)?;
+    Ok(rename(conn, &parent, &children, moves, touched)?)
 }
 
 fn rename(
@@ -249,8 +331,9 @@ fn rename(
     children: &[(Table, Vec<usize>)],
     mut moves: Moves,
     touched: &mut Touched,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Vec<(i64, i64)>> {
     let mut placing = Placing::new(conn, parent);
+    let mut all_moved = Vec::new();
     loop {
         let cells = cells(conn, children, &moves)?;
         let mut ids: BTreeMap<Option<Goal>, i64> = BTreeMap::new();
@@ -271,11 +354,12 @@ fn rename(
                     touched.add_moved(table.id, BTreeSet::from([table.life_key(&cell.key)]));
                 }
             }
-            return Ok(());
+            return Ok(all_moved);
         }
         // Keeping an id for a row that is gone can move others, whose cells are sought as well.
         let moved = std::mem::take(&mut placing.moved);
         moves.note_all(&moved);
+        all_moved.extend(&moved);
         for (table, _) in children.iter().filter(|(table, _)| table.id == parent.id) {
             let ids = moved.iter().flat_map(|(from, to)| [*from, *to]);
             touched.add_moved(table.id, ids.map(RowKey::Rowid).collect());

@@ -42,6 +42,9 @@ pub(crate) struct Shape {
 pub(crate) struct KeyColumn {
     pub(crate) name: String,
     pub(crate) affinity: Affinity,
+    /// The id of the table with counted ids to whose rows it refers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refers: Option<i64>,
 }
 
 impl Shape {
@@ -56,10 +59,16 @@ impl Shape {
     }
 
     /// Whether both have the same columns as their key, so that their rows can be told to be the
-    /// same.
+    /// same. Those of keys that refer to rows cannot: nothing tells which ids these had.
     pub(crate) fn has_key_of(&self, other: &Shape) -> bool {
         let same = |(a, b): (&KeyColumn, &KeyColumn)| a.name.eq_ignore_ascii_case(&b.name);
-        self.key.len() == other.key.len() && self.key.iter().zip(&other.key).all(same)
+        let refers = self.refers() || other.refers();
+        !refers && self.key.len() == other.key.len() && self.key.iter().zip(&other.key).all(same)
+    }
+
+    /// Whether the key refers to rows of tables with counted ids.
+    pub(crate) fn refers(&self) -> bool {
+        self.key.iter().any(|column| column.refers.is_some())
     }
 }
 

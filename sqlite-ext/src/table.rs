@@ -34,6 +34,9 @@ pub(crate) struct Column {
 pub(crate) struct Refers {
     pub(crate) table: String,
     pub(crate) column: Option<String>,
+    /// Its place in the foreign key, from 0: that in the table's primary key where no column is
+    /// named.
+    pub(crate) position: u16,
 }
 
 /// A column whose cells join instead of replacing each other.
@@ -153,15 +156,36 @@ impl TableInfo {
     }
 
     /// Returns what the table's clocks rely on.
-    pub(crate) fn shape(&self, conn: &Connection) -> rusqlite::Result<Shape> {
+    pub(crate) fn shape(&self, conn: &Connection) -> Result<Shape, TableError> {
+        self.shape_at(conn, 0)
+    }
+
+    /// The same for a table to which keys of others refer, `depth` of them one after the other.
+    pub(crate) fn shape_at(&self, conn: &Connection, depth: usize) -> Result<Shape, TableError> {
         let key_column = |column: &ColumnInfo| KeyColumn {
             name: column.name.clone(),
             affinity: Affinity::of(&column.declared),
+            refers: None,
         };
-        Ok(Shape {
-            kind: self.key_kind(conn)?,
-            key: self.key_columns().into_iter().map(key_column).collect(),
-        })
+        let kind = self.key_kind(conn)?;
+        let mut key: Vec<_> = self.key_columns().into_iter().map(key_column).collect();
+        let may_refer = self
+            .key_columns()
+            .iter()
+            .any(|key| holds_ids(&key.declared));
+        if kind != KeyKind::Integer && may_refer {
+            for (name, refers) in foreign_keys(conn, &self.name)? {
+                let mut columns = self.key_columns().into_iter().zip(&mut key);
+                // A column of another type may not hold an id as it is.
+                let found = columns.find(|(column, _)| {
+                    column.name.eq_ignore_ascii_case(&name) && holds_ids(&column.declared)
+                });
+                if let Some((_, column)) = found {
+                    column.refers = references::counted(conn, &refers, depth)?;
+                }
+            }
+        }
+        Ok(Shape { kind, key })
     }
 
     /// Returns how the table's rows are named.
@@ -309,6 +333,13 @@ impl Table {
         })
     }
 
+    /// Returns the places in the key of the columns that refer to rows of tables with counted ids,
+    /// with the ids of those tables.
+    pub(crate) fn key_references(&self) -> impl Iterator<Item = (usize, i64)> {
+        let key = self.shape.key.iter().enumerate();
+        key.filter_map(|(at, column)| Some((at, column.refers?)))
+    }
+
     /// Whether equal ids from two replicas are two rows.
     pub(crate) fn is_counted(&self) -> bool {
         self.kind == KeyKind::Integer && self.options.ids == Ids::Counted
@@ -390,12 +421,16 @@ impl rusqlite::types::FromSql for RowKey {
 
 /// Returns the columns of a table that refer to others, the one that counts last.
 fn foreign_keys(conn: &Connection, table: &str) -> rusqlite::Result<Vec<(String, Refers)>> {
-    let all = "SELECT \"from\", \"table\", \"to\" FROM pragma_foreign_key_list(?1, 'main')
+    let all = "SELECT \"from\", \"table\", \"to\", seq FROM pragma_foreign_key_list(?1, 'main')
         ORDER BY 2 DESC, 3 DESC";
     let mut statement = conn.prepare_cached(all)?;
     let keys = statement.query_map([table], |row| {
-        let (table, column) = (row.get(1)?, row.get(2)?);
-        Ok((row.get(0)?, Refers { table, column }))
+        let refers = Refers {
+            table: row.get(1)?,
+            column: row.get(2)?,
+            position: row.get(3)?,
+        };
+        Ok((row.get(0)?, refers))
     })?;
     keys.collect()
 }
@@ -432,6 +467,11 @@ impl ColumnInfo {
         };
         JoinedColumn { column, policy }
     }
+}
+
+/// Whether a column of this type keeps every integer as one.
+fn holds_ids(declared: &str) -> bool {
+    declared.to_ascii_uppercase().contains("INT")
 }
 
 pub(crate) fn list(items: impl Iterator<Item = String>, separator: &str) -> String {

@@ -35,6 +35,8 @@ mod functions;
 mod gaps;
 mod guarded;
 mod histories;
+mod key_references;
+mod key_references_model;
 mod kills;
 mod looking;
 mod masks;

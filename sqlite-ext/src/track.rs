@@ -13,7 +13,9 @@ use crate::fold::{FoldError, fold};
 use crate::gaps;
 use crate::heal;
 use crate::joined;
+use crate::key_references;
 use crate::mask::Mask;
+use crate::moved_keys;
 use crate::options::{OptionsError, TableOptions};
 use crate::origin;
 use crate::parked;
@@ -117,7 +119,7 @@ pub fn track(
         let is_known = !heal::is_needed(conn)? && !constraints::is_outdated(conn)?;
         let next = |conn: &Connection| Ok(tick(conn, now_unix_ms)?.version);
         let tracked = begin(conn, name, options, (Origin::Here, &next, now_unix_ms))?;
-        if is_known {
+        if is_known && !key_references::are_outdated(conn)? {
             constraints::note_schema(conn)?;
             heal::note_checked(conn)?;
         }
@@ -178,6 +180,7 @@ pub(crate) fn begin(
                 causal_length: 0,
             },
         )?;
+        moved_keys::begin(conn, &table)?;
         let rows_count = backfill(conn, &table, next)?;
         if table.is_counted() && rows_count > 0 {
             origin::give(conn, &table)?;
@@ -446,7 +449,9 @@ pub fn untrack(conn: &Connection, name: &str, now_unix_ms: u64) -> Result<(), Tr
         if untracked::id_of(conn, name)?.is_some() {
             return Err(not_tracked());
         }
-        match Table::named(conn, name)?.filter(|table| !table.is_counted()) {
+        // Nothing follows the rows that a key refers to while nobody looks.
+        let goes_on = |table: &Table| !table.is_counted() && !table.shape.refers();
+        match Table::named(conn, name)?.filter(goes_on) {
             Some(table) => untracked::keep(conn, &table)?,
             None => {
                 forget(conn, id)?;

@@ -5,7 +5,6 @@ use rusqlite::Connection;
 use crate::births::{self, Births};
 use crate::placing::Identity;
 use crate::rekeyed;
-use crate::table::Table;
 
 /// Looks up who is shown under an id; neighbours cost one look-up together.
 #[derive(Debug)]
@@ -18,10 +17,10 @@ pub(crate) struct Whose {
 }
 
 impl Whose {
-    pub(crate) fn new(conn: &Connection, table: &Table) -> rusqlite::Result<Self> {
+    pub(crate) fn new(conn: &Connection, table_id: i64) -> rusqlite::Result<Self> {
         Ok(Whose {
-            table_id: table.id,
-            has_rekeyed: rekeyed::any(conn, table.id)?,
+            table_id,
+            has_rekeyed: rekeyed::any(conn, table_id)?,
             run: None,
         })
     }

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use rusqlite::Connection;
 use syncline_crdt::{Group, GroupKind, SiteId, TableChanges, Value};
 
+use crate::key_references;
 use crate::rows::native_key;
 use crate::shape::{Affinity, StrictType};
 use crate::table::{KeyKind, Table};
@@ -63,6 +64,9 @@ impl Fitting<'_> {
     }
 
     fn is_fit(&self, group: &Group) -> bool {
+        if !key_references::fit(self.table, group) {
+            return false;
+        }
         let key_count = self.table.key_columns.len();
         let is_free = |at: &usize| !matches!(self.columns[*at], Some((true, _) | (_, Some(_))));
         let cells_are_free = group.kind == GroupKind::Deltas || group.columns.iter().all(is_free);
@@ -107,6 +111,10 @@ impl Fitting<'_> {
         fit: &mut Vec<Group>,
         unfit: &mut Vec<Group>,
     ) -> rusqlite::Result<()> {
+        if !key_references::fit(self.table, group) {
+            unfit.push(group.clone());
+            return Ok(());
+        }
         let key_count = self.table.key_columns.len();
         let mut whole = Group {
             values: vec![],

@@ -141,22 +141,23 @@ impl<'a> Merging<'a> {
         self.lane(self.table.columns[column].lane)
     }
 
-    /// Merges the rows of a group that the site with ordinal `site` wrote.
+    /// Merges the rows of a group that the site with ordinal `site` wrote; `told` is the group with the
+    /// keys that others know it by.
     pub(super) fn group(
         &mut self,
-        group: &Group,
+        (group, told): (&Group, &Group),
         site: i64,
         sites: &mut Sites,
     ) -> Result<(), ImportError> {
         let key_count = self.table.key_columns.len();
         if let (GroupKind::Deltas, [column]) = (group.kind, &group.columns[..]) {
             let name = self.names[*column].clone();
-            return self.deltas(group, (&name, site), sites);
+            return self.deltas((group, told), (&name, site), sites);
         }
         let known = |(at, column): (usize, &usize)| Some((key_count + at, self.columns[*column]?));
         let columns: Vec<_> = group.columns.iter().enumerate().filter_map(known).collect();
         if columns.len() < group.columns.len() {
-            self.lacking.push(group.clone());
+            self.lacking.push(told.clone());
         }
         let bound = self.referring.bind(self.conn, group, &columns, sites)?;
         let group = &*bound;

@@ -95,11 +95,13 @@ impl Crr {
             .into_iter()
             .map(|column| column.tracked(0, info.is_strict))
             .collect();
+        let affinities = info.key_columns().into_iter();
+        let affinities = affinities.map(|column| Affinity::of(&column.declared));
         let mut crr = Crr {
             id,
             name: info.name.clone(),
             collations: collations(conn, info)?,
-            affinities: info.shape(conn)?.key.iter().map(|c| c.affinity).collect(),
+            affinities: affinities.collect(),
             key_columns,
             columns,
             unnumbered: stored,

@@ -119,9 +119,11 @@ impl<'a> Counted<'a> {
             for (site, first, last) in self.end(known)? {
                 // Our own row of a number is the same in its next life, and so is one that was
                 // shown under another id.
-                if site != OWN && run.0 <= first && last <= run.1 {
-                    let ids = first..=last;
-                    ids.for_each(|id| self.renames.note_inherited(id, self.version));
+                if site == OWN {
+                    self.renames.note_reborn((first, last));
+                } else if run.0 <= first && last <= run.1 {
+                    let run = Births { first, last, site };
+                    self.renames.note_inherited(run, self.version);
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::table::{KeyKind, RowKey};
 impl Folding<'_> {
     /// Ends the lives of rows that are gone.
     pub(super) fn deletions(&self, notes: &Notes) -> rusqlite::Result<()> {
-        if notes.deleted.is_empty() {
+        if notes.deleted.is_empty() && notes.reborn.is_empty() {
             return Ok(());
         }
         let mut lookup = Lookup::new(self.conn, self.table)?;
@@ -29,6 +29,7 @@ impl Folding<'_> {
                 gone.push(life_key);
             }
         }
+        gone.extend(notes.reborn.iter().cloned());
         for keys in [&mut left, &mut gone] {
             keys.sort_unstable();
             keys.dedup();

@@ -13,6 +13,7 @@ use crate::births;
 use crate::clocks;
 use crate::constraints::store;
 use crate::export::Window;
+use crate::key_references::{KeyNames, origins};
 use crate::shadow::{OWN, Sites, version_from, version_to};
 use crate::table::{JoinedColumn, RowKey, Table};
 use crate::whose::Whose;
@@ -28,7 +29,7 @@ pub(crate) fn changes(
         return Ok(None);
     }
     let mut names = Names::new(conn, sites, table)?;
-    let mut groups: BTreeMap<(usize, CausalLength, Stamp, SiteId), Vec<Value>> = BTreeMap::new();
+    let mut groups: BTreeMap<Head, Vec<Value>> = BTreeMap::new();
     for window in windows {
         for found in entries(conn, table, window)? {
             let stamp = sites.stamp(window.ordinal, found.version.min(window.until));
@@ -41,20 +42,26 @@ pub(crate) fn changes(
                 name.life,
                 stamp,
                 name.born.unwrap_or_default(),
+                name.parents,
             );
             let values = groups.entry(head).or_default();
             values.extend(name.key);
             values.push(Value::Blob(delta));
         }
     }
-    let group = |((column, causal_length, stamp, born), values)| Group {
-        causal_length,
-        kind: GroupKind::Deltas,
-        stamp,
-        born,
-        columns: vec![column],
-        parents: vec![],
-        values,
+    let group = |((column, causal_length, stamp, born, mut parents), values): (Head, _)| {
+        // Joined cells refer to no rows.
+        let of_cell = (!parents.is_empty()).then(SiteId::default);
+        parents.extend(of_cell);
+        Group {
+            causal_length,
+            kind: GroupKind::Deltas,
+            stamp,
+            born,
+            columns: vec![column],
+            parents,
+            values,
+        }
     };
     let groups: Vec<Group> = groups.into_iter().map(group).collect();
     let key_columns = table.key_columns.iter().map(|key| key.name.clone());
@@ -66,6 +73,10 @@ pub(crate) fn changes(
         groups,
     }))
 }
+
+/// What rows of one group share: the column, their causal length, when and where it was written, who
+/// created them, and who created the rows that their keys refer to.
+type Head = (usize, CausalLength, Stamp, SiteId, Vec<SiteId>);
 
 /// What a site added last to a cell.
 struct Entry {
@@ -148,6 +159,16 @@ struct Name {
     life: CausalLength,
     /// The site that created it, where equal keys of two sites are two rows.
     born: Option<SiteId>,
+    /// The sites that created the rows which its key refers to, if it does.
+    parents: Vec<SiteId>,
+}
+
+impl Name {
+    /// Returns the sites that tell who the row is, beside its key.
+    fn origins(&self) -> Vec<SiteId> {
+        let born = self.born.iter();
+        born.chain(&self.parents).copied().collect()
+    }
 }
 
 /// Looks up how the rows of a table are told to others.
@@ -156,6 +177,7 @@ struct Names<'a> {
     sites: &'a Sites,
     table: &'a Table,
     whose: Option<Whose>,
+    key_names: Option<KeyNames>,
 }
 
 impl<'a> Names<'a> {
@@ -165,9 +187,10 @@ impl<'a> Names<'a> {
             sites,
             table,
             whose: match table.is_counted() {
-                true => Some(Whose::new(conn, table)?),
+                true => Some(Whose::new(conn, table.id)?),
                 false => None,
             },
+            key_names: KeyNames::new(conn, table)?,
         })
     }
 
@@ -182,8 +205,14 @@ impl<'a> Names<'a> {
         let lane = births::life_lane(self.table, site.unwrap_or(OWN));
         let life = clocks::at(self.conn, lane, &place)?;
         let life = life.and_then(|clock| CausalLength::new(clock.causal_length));
+        let mut key = store::unpacked(&place);
+        let parents = match &mut self.key_names {
+            Some(names) => origins(self.sites, &names.tell(self.conn, &mut key)?),
+            None => Vec::new(),
+        };
         Ok(Name {
-            key: store::unpacked(&place),
+            key,
+            parents,
             life: life.unwrap_or(CausalLength::FIRST),
             born: site.map(|site| self.sites.site(site)),
         })
@@ -216,7 +245,7 @@ pub(crate) fn add_to_digest(
             };
             let state = Value::Blob(row.get(3)?);
             let name = names.of(&key)?;
-            hasher.begin(&table.name, name.life, &name.key, name.born.as_slice());
+            hasher.begin(&table.name, name.life, &name.key, &name.origins());
             hasher.cell(&joined.column.name, stamp, &state, SiteId::default());
             digest.add(hasher.finish());
         }

@@ -13,7 +13,7 @@ impl<'a> Merging<'a> {
     /// Merges a group of deltas that the site with ordinal `site` wrote.
     pub(super) fn deltas(
         &mut self,
-        group: &Group,
+        (group, told): (&Group, &Group),
         (name, site): (&str, i64),
         sites: &mut Sites,
     ) -> Result<(), ImportError> {
@@ -26,7 +26,7 @@ impl<'a> Merging<'a> {
                     table: table.name.clone(),
                 });
             }
-            self.lacking.push(group.clone());
+            self.lacking.push(told.clone());
             return Ok(());
         };
         let cells = Cells {

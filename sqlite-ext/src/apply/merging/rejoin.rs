@@ -15,6 +15,7 @@ use crate::births::life_lane;
 use crate::clocks::{self, Clock, Lane, ROW};
 use crate::collect::{Past, Rejoin};
 use crate::constraints::{self, Touched, store};
+use crate::key_references::KeyNames;
 use crate::quiet::Quiet;
 use crate::renames::Renames;
 use crate::shadow::{OWN, Sites};
@@ -42,7 +43,8 @@ impl Merging<'_> {
             return Ok(());
         };
         let names = rejoin.met.entry(self.table.id).or_default();
-        let is_first = names.insert(name(self.table, &met.life_key, born));
+        let name = name(self.conn, self.table, &met.life_key, born)?;
+        let is_first = names.insert(name);
         let ended = |life: &Clock| {
             length(life) > group.causal_length && is_first && rejoin.has_seen(sites, life)
         };
@@ -73,7 +75,7 @@ impl Merging<'_> {
     ) -> rusqlite::Result<Vec<(Vec<Value>, i64)>> {
         let mut places = Vec::new();
         let mut whose = match self.table.is_counted() {
-            true => Some(Whose::new(self.conn, self.table)?),
+            true => Some(Whose::new(self.conn, self.table.id)?),
             false => None,
         };
         for range in clocks::all(self.conn, self.lane(ROW))? {
@@ -84,7 +86,8 @@ impl Merging<'_> {
                     let (number, site) = whose.at(self.conn, *id)?.unwrap_or((*id, OWN));
                     (key, born) = (vec![Value::Integer(number)], site);
                 }
-                if !named.contains(&name(self.table, &self.table.life_key(&key), born)) {
+                let name = name(self.conn, self.table, &self.table.life_key(&key), born)?;
+                if !named.contains(&name) {
                     places.push((place, (key, born), range.clock));
                 }
                 Ok(())
@@ -155,9 +158,10 @@ impl Merging<'_> {
                 }
                 _ => vec![range.first],
             };
-            let is_named = |key: &&RowKey| named.contains(&name(self.table, key, born));
-            for key in keys.iter().filter(|key| !is_named(key)) {
-                clocks::clear(self.conn, lane, key, key)?;
+            for key in &keys {
+                if !named.contains(&name(self.conn, self.table, key, born)?) {
+                    clocks::clear(self.conn, lane, key, key)?;
+                }
             }
         }
         Ok(())
@@ -165,13 +169,22 @@ impl Merging<'_> {
 }
 
 /// Returns what names a row among those that the sender named.
-fn name(table: &Table, life_key: &RowKey, born: i64) -> RowKey {
-    match life_key {
-        RowKey::Rowid(number) if table.is_counted() => {
-            RowKey::Packed(pack_key(&[Value::Integer(*number), Value::Integer(born)]))
-        }
-        _ => life_key.clone(),
+fn name(
+    conn: &Connection,
+    table: &Table,
+    life_key: &RowKey,
+    born: i64,
+) -> rusqlite::Result<RowKey> {
+    if let RowKey::Rowid(number) = life_key
+        && table.is_counted()
+    {
+        let name = [Value::Integer(*number), Value::Integer(born)];
+        return Ok(RowKey::Packed(pack_key(&name)));
     }
+    let Some(mut names) = KeyNames::new(conn, table)? else {
+        return Ok(life_key.clone());
+    };
+    names.name(conn, life_key)
 }
 
 /// Removes the rows of the sender's tables that it has seen and does not name, and returns how many
@@ -186,14 +199,21 @@ pub(in crate::apply) fn sweep<'n>(
     let nothing = BTreeSet::new();
     let mut count = 0;
     let (mut touched, mut renames) = (Touched::default(), Renames::default());
+    let mut found = Vec::new();
     for name in tables {
         let name = &other_names::name_here(conn, name)?;
         let Some(id) = track::id_of(conn, name)? else {
             continue;
         };
-        let Some(table) = Table::read(conn, id, name)? else {
-            continue;
-        };
+        found.extend(Table::read(conn, id, name)?);
+    }
+    // Those last whose keys refer to rows of others.
+    found.sort_by_key(|table| table.shape.refers());
+    for table in found {
+        let id = table.id;
+        if table.shape.refers() {
+            touched.join(std::mem::take(&mut renames).apply(conn)?);
+        }
         let changes = TableChanges {
             name: table.name.clone(),
             key_columns: table
