@@ -187,6 +187,7 @@ pub(crate) fn begin(
         }
         if origin == Origin::Here {
             joined::fill(conn, &table)?;
+            define_last(conn, &table)?;
             note_literals(conn, &table)?;
         }
         gaps::want(conn, &table.name)?;
@@ -194,6 +195,20 @@ pub(crate) fn begin(
         constraints::renew(conn)?;
         Ok(Tracked::Begun { rows_count })
     })
+}
+
+/// Has the definition of a table with policies go with the last of its rows, where they are too many
+/// for one changeset. Who has a copy of the table, untracked, claims its rows when the definition
+/// arrives, and counters that come later would add up.
+fn define_last(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
+    if table.joined.is_empty() {
+        return Ok(());
+    }
+    let set = "UPDATE syncline_tables SET version = max(version,
+        (SELECT max(version) FROM syncline_clocks WHERE table_id = ?1 AND site = ?2)) WHERE id = ?1
+        AND EXISTS (SELECT 1 FROM syncline_clocks WHERE table_id = ?1 AND site = ?2)";
+    conn.prepare_cached(set)?.execute((table.id, OWN))?;
+    Ok(())
 }
 
 /// Notes which cells of the rows that are there refer to no row.

@@ -144,3 +144,35 @@ fn a_row_that_waits_from_the_first_on_is_told_as_well() {
         }
     }
 }
+
+#[test]
+fn counters_and_texts_of_a_copy_are_not_counted_again_however_many_rows_there_are() {
+    let copy = "CREATE TABLE t(id INTEGER PRIMARY KEY, n INTEGER, body TEXT);
+        WITH RECURSIVE c(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM c WHERE id < 20001)
+        INSERT INTO t SELECT id, 1, iif(id % 10000 = 1, 'text', NULL) FROM c";
+    let options = r#"{"columns":{"n":"counter","body":"text"}}"#;
+    let options = TableOptions::parse(options).expect("options");
+    let mut a = replica_of(copy, &["t"], &options);
+    let mut b = untracked(copy, false);
+    b.conn
+        .execute_batch("INSERT INTO t VALUES(30000, 7, 'b')")
+        .expect("insert");
+    let mut c = replica("", &[]);
+    for replica in [&mut b, &mut c] {
+        let site = site_id(&a.conn).expect("a site");
+        let (mut after, mut parts_count) = (Hlc::ZERO, 0);
+        while let Some(own) = export_own(&a.conn, after, 20_000).expect("export") {
+            after = own.until.version(site);
+            parts_count += 1;
+            import_changeset(&replica.conn, &own, a.now).expect("import");
+        }
+        assert_eq!(parts_count, 2);
+    }
+    a.pull(&b);
+    c.pull(&b);
+    let all = "SELECT count(*), sum(n), group_concat(body, ' ') FROM t";
+    for replica in [&a, &b, &c] {
+        assert_eq!(replica.rows(all), ["20002|20008|text text text b"]);
+        assert_eq!(replica.digest(), a.digest());
+    }
+}
