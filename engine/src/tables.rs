@@ -1,5 +1,6 @@
 //! What becomes of a file's tables when it begins or ends to take part.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -147,8 +148,9 @@ fn track(
             Some(_) => {}
         }
     }
-    let mut reports = Vec::new();
-    for candidate in candidates {
+    let mut reports = BTreeMap::new();
+    for place in sqlite::parents_first(conn, &candidates).map_err(at(database))? {
+        let candidate = candidates[place].clone();
         let is_it = |chosen: &&Chosen| chosen.name.eq_ignore_ascii_case(&candidate.name);
         let options = match chosen.iter().find(is_it) {
             Some(chosen) => chosen.options.clone(),
@@ -172,9 +174,9 @@ fn track(
             let (table, reason) = (report.candidate.name, reason.clone());
             return Err(TablesError::Refused { table, reason });
         }
-        reports.push(report);
+        reports.insert(place, report);
     }
-    Ok(reports)
+    Ok(reports.into_values().collect())
 }
 
 fn not_tracked(candidate: Candidate) -> TableReport {

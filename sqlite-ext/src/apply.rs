@@ -358,7 +358,7 @@ fn take_up(conn: &Connection, schema: &TableSchema) -> Result<Taken, ImportError
     if let Some(id) = track::id_of(conn, &schema.name)? {
         let here = TableOptions::of(conn, id)?;
         let table = || schema.name.clone();
-        if here.ids != options.ids {
+        if (here.ids == Ids::Counted) != (options.ids == Ids::Counted) {
             return Err(ImportError::OtherIds { table: table() });
         }
         if !other_names::are_same(conn, &schema.name, (&here.joins(), &options.joins()))? {
@@ -480,7 +480,7 @@ impl Merge<'_> {
             return Ok(());
         };
         let is_born = |group: &Group| group.born != SiteId::default();
-        if table.options.ids == Ids::Shared && changes.groups.iter().any(is_born) {
+        if table.options.ids != Ids::Counted && changes.groups.iter().any(is_born) {
             return Err(ImportError::OtherIds {
                 table: changes.name.clone(),
             });

@@ -1,11 +1,14 @@
 //! Which of the user's tables can be tracked, and what is not yet held across devices.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
+use crate::constraints::graph::components;
 use crate::constraints::{checks, unique};
 use crate::crsql;
+use crate::options::has_autoincrement;
 use crate::table::{KeyKind, TableInfo, free_rowid_name, list};
 use crate::value::quoted;
 
@@ -251,25 +254,57 @@ pub(crate) fn obstacle(conn: &Connection, info: &TableInfo) -> rusqlite::Result<
     Ok((count > 0).then_some(Obstacle::NullInKey { count }))
 }
 
-/// Whether a table is tracked with counted ids.
+/// Whether a table is tracked with counted ids, or would be.
 fn has_counted_ids(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
     let exists =
         "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = 'syncline_tables'";
     if !conn.prepare_cached(exists)?.exists([])? {
-        return Ok(false);
+        return has_autoincrement(conn, table);
     }
-    let counted = "SELECT 1 FROM syncline_tables WHERE name = ?1
-        AND CASE options WHEN '' THEN NULL ELSE json_extract(options, '$.ids') END = 'counted'";
-    conn.prepare_cached(counted)?.exists([table])
+    let counted = "SELECT coalesce(json_extract(nullif(options, ''), '$.ids'), '') = 'counted'
+        FROM syncline_tables WHERE name = ?1";
+    let counted = conn
+        .prepare_cached(counted)?
+        .query_one([table], |row| row.get(0));
+    match counted.optional()? {
+        Some(counted) => Ok(counted),
+        None => has_autoincrement(conn, table),
+    }
+}
+
+/// Returns the places of tables in the order in which they are best tracked: each after those that
+/// its rows refer to, unless these refer to it in turn.
+///
+/// # Errors
+///
+/// If SQLite fails.
+pub fn parents_first(conn: &Connection, tables: &[Candidate]) -> rusqlite::Result<Vec<usize>> {
+    let mut edges = BTreeSet::new();
+    for (child, table) in (0..).zip(tables) {
+        for parent in parents(conn, &table.name)? {
+            let is_it = |table: &Candidate| table.name.eq_ignore_ascii_case(&parent);
+            if let Some((parent, _)) = (0..).zip(tables).find(|(_, table)| is_it(table)) {
+                edges.insert((child, parent));
+            }
+        }
+    }
+    let nodes = (0..).zip(tables).map(|(at, _)| at).collect();
+    let order = components(&nodes, &edges).into_iter();
+    let places = order.flat_map(|component| component.members);
+    Ok(places.filter_map(|at| usize::try_from(at).ok()).collect())
+}
+
+/// Returns the tables that a table's foreign keys name.
+fn parents(conn: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let parents = "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1, 'main') ORDER BY 1";
+    let mut statement = conn.prepare_cached(parents)?;
+    let parents = statement.query_map([table], |row| row.get(0))?;
+    parents.collect()
 }
 
 fn limits(conn: &Connection, info: &TableInfo) -> rusqlite::Result<Vec<Limit>> {
-    let parents = "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1, 'main') ORDER BY 1";
-    let mut statement = conn.prepare_cached(parents)?;
-    let parents = statement.query_map([&info.name], |row| row.get(0))?;
-    let parents: Vec<String> = parents.collect::<Result<_, _>>()?;
     let mut limits = Vec::new();
-    for parent in parents {
+    for parent in parents(conn, &info.name)? {
         let is_tracked = match TableInfo::read(conn, &parent)? {
             Some(info) => obstacle(conn, &info)?.is_none(),
             None => false,

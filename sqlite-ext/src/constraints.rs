@@ -33,7 +33,7 @@
 
 pub(crate) mod checks;
 mod foreign;
-mod graph;
+pub(crate) mod graph;
 mod guard;
 pub(crate) mod listing;
 pub(crate) mod masks;

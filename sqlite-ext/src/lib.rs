@@ -66,7 +66,7 @@ mod watermark;
 mod whose;
 
 pub use apply::{ImportError, ImportReport, import, import_changeset};
-pub use candidate::{Candidate, Limit, Obstacle, candidates};
+pub use candidate::{Candidate, Limit, Obstacle, candidates, parents_first};
 pub use collect::{CollectError, collect};
 pub use digest::digest;
 pub use export::{ExportError, export, export_own, export_to};

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use syncline_crdt::Policy;
 
+use crate::constraints::tokens::tokens;
 use crate::table::TableInfo;
 
 /// A table's options, as JSON in SQL:
@@ -20,7 +21,7 @@ pub struct TableOptions {
     /// What the columns are, by name; [`ColumnPolicy::Lww`] where nothing is said.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, ColumnPolicy>,
-    /// What equal ids from two replicas mean.
+    /// What equal ids from two replicas mean; [`Ids::Declared`] where nothing is said.
     #[serde(skip_serializing_if = "is_default")]
     pub ids: Ids,
     /// What becomes of a row whose parent is gone, by the foreign key's columns, joined with `, `;
@@ -63,8 +64,10 @@ pub enum Ids {
     /// Two rows: each replica counts its own ids, and the later row gets another one.
     Counted,
     /// One row: the id means something.
-    #[default]
     Shared,
+    /// As the table is declared when it is tracked first: with `AUTOINCREMENT` they are counted.
+    #[default]
+    Declared,
 }
 
 /// What becomes of a row whose parent is gone.
@@ -208,6 +211,19 @@ impl TableOptions {
         TableOptions::parse(&text)
     }
 
+    /// Returns the options with what the table's declaration says, for a table that is tracked
+    /// first.
+    pub(crate) fn settled(mut self, conn: &Connection, info: &TableInfo) -> rusqlite::Result<Self> {
+        let counts = has_autoincrement(conn, &info.name)?;
+        self.ids = match (self.ids, counts) {
+            (Ids::Declared, true) => Ids::Counted,
+            // The same options are the same text.
+            (Ids::Shared, false) => Ids::Declared,
+            (ids, _) => ids,
+        };
+        Ok(self)
+    }
+
     /// Returns what concerns a table as it is: a column that a peer's options name may have been
     /// dropped there, or not be here yet.
     pub(crate) fn of_columns_in(&self, info: &TableInfo) -> TableOptions {
@@ -242,6 +258,21 @@ fn column_without_floor(text: &str) -> Option<String> {
     let mut columns = columns.iter();
     let found = columns.find(|(_, policy)| has_none(policy));
     found.map(|(column, _)| column.clone())
+}
+
+/// Whether SQLite gives no number of the table again: its declaration has the keyword, which can
+/// mean nothing else.
+pub(crate) fn has_autoincrement(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT sql FROM main.sqlite_master
+        WHERE type = 'table' AND name = ?1 COLLATE NOCASE AND sql IS NOT NULL";
+    let sql = conn
+        .prepare_cached(sql)?
+        .query_one([table], |row| row.get(0));
+    let sql: Option<String> = sql.optional()?;
+    let sql = sql.unwrap_or_default();
+    Ok(tokens(&sql)
+        .iter()
+        .any(|token| token.is_word("AUTOINCREMENT")))
 }
 
 /// Whether a table has a column of this name that may have a policy.

@@ -151,6 +151,11 @@ pub(crate) fn begin(
             obstacle,
         };
         let info = TableInfo::read(conn, name)?.ok_or_else(|| refused(Obstacle::Missing))?;
+        let asked = options;
+        let options = &match origin {
+            Origin::Here => options.clone().settled(conn, &info)?,
+            Origin::Peer => options.clone(),
+        };
         match origin {
             Origin::Here => options.check(&info)?,
             Origin::Peer => options.of_columns_in(&info).check(&info)?,
@@ -161,7 +166,7 @@ pub(crate) fn begin(
             return Ok(Tracked::Begun { rows_count });
         }
         if let Some(id) = id_of(conn, &info.name)? {
-            if *options != TableOptions::default() && *options != TableOptions::of(conn, id)? {
+            if *asked != TableOptions::default() && *options != TableOptions::of(conn, id)? {
                 return Err(refused(Obstacle::OtherOptions));
             }
             return Ok(Tracked::Already);

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Tables that are settled together: one, or several that are each other's parents.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Component {
-    pub(super) members: BTreeSet<i64>,
+pub(crate) struct Component {
+    pub(crate) members: BTreeSet<i64>,
     /// Whether a row may depend on a row of the same component.
     pub(super) is_cyclic: bool,
 }
 
 /// Returns the components of a graph, each after those that it depends on. `edges` lead from
 /// children to parents.
-pub(super) fn components(nodes: &BTreeSet<i64>, edges: &BTreeSet<(i64, i64)>) -> Vec<Component> {
+pub(crate) fn components(nodes: &BTreeSet<i64>, edges: &BTreeSet<(i64, i64)>) -> Vec<Component> {
     let mut search = Search::default();
     for (child, parent) in edges {
         search.parents.entry(*child).or_default().insert(*parent);

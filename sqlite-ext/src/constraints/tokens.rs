@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// A word, a name, a literal or a sign, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Token<'s> {
+pub(crate) struct Token<'s> {
     pub(super) kind: Kind,
     pub(super) text: &'s str,
     start: usize,
@@ -13,7 +13,7 @@ pub(super) struct Token<'s> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A keyword or a name.
     Word,
     /// A name in double quotes, backticks or brackets.
@@ -25,7 +25,7 @@ pub(super) enum Kind {
 }
 
 impl Token<'_> {
-    fn is_word(&self, word: &str) -> bool {
+    pub(crate) fn is_word(&self, word: &str) -> bool {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(word)
     }
 
@@ -52,7 +52,7 @@ impl Token<'_> {
 }
 
 /// Splits SQL into tokens, without blanks and comments.
-pub(super) fn tokens(sql: &str) -> Vec<Token<'_>> {
+pub(crate) fn tokens(sql: &str) -> Vec<Token<'_>> {
     let bytes = sql.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;

@@ -452,3 +452,81 @@ fn who_tracks_a_table_with_counted_ids_is_not_told_to() {
     let told: Vec<String> = told.map(|candidate| candidate.name).collect();
     assert_eq!(told, ["other"]);
 }
+
+#[test]
+fn a_table_that_says_autoincrement_has_counted_ids_unless_told_otherwise() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY /* counted */ autoincrement, a);
+        CREATE TABLE plain(id INTEGER PRIMARY KEY, \"AUTOINCREMENT\" DEFAULT 'AUTOINCREMENT')";
+    let mut a = replica(schema, &[]);
+    let is_told = |replica: &Replica, table: &str| {
+        let all = candidates(&replica.conn).expect("candidates");
+        let found = all.into_iter().find(|candidate| candidate.name == table);
+        !found.expect("it is there").limits.is_empty()
+    };
+    let told = |replica: &Replica| ["t", "plain"].map(|table| is_told(replica, table));
+    assert_eq!(told(&a), [false, true]);
+    for table in ["t", "plain"] {
+        track(&a.conn, table, &TableOptions::default(), NOW).expect("tracked");
+        // To say it again, in whatever words, is nothing else.
+        for same in [
+            "",
+            "{}",
+            if table == "t" {
+                r#"{"ids":"counted"}"#
+            } else {
+                r#"{"ids":"shared"}"#
+            },
+        ] {
+            let options = TableOptions::parse(same).expect("options");
+            let again = track(&a.conn, table, &options, NOW).expect(same);
+            assert_eq!(again, Tracked::Already);
+        }
+    }
+    let shared = with_ids(Ids::Shared);
+    assert!(track(&a.conn, "t", &shared, NOW).is_err());
+    assert!(track(&a.conn, "plain", &with_ids(Ids::Counted), NOW).is_err());
+    assert_eq!(told(&a), [false, true]);
+    let mut b = replica("", &[]);
+    b.pull(&a);
+    a.run("INSERT INTO t(a) VALUES('a'); INSERT INTO plain VALUES(1, 'a')");
+    b.now += 10;
+    b.run("INSERT INTO t(a) VALUES('b'); INSERT INTO plain VALUES(1, 'b')");
+    let mut both = [a, b];
+    converge(&mut both);
+    for replica in &both {
+        assert_eq!(replica.rows("SELECT a FROM t ORDER BY a"), ["a", "b"]);
+        assert_eq!(replica.rows("SELECT * FROM plain"), ["1|b"]);
+    }
+
+    // Where it is told otherwise, the others hear of it.
+    let mut a = replica_of(schema, &["t"], &shared);
+    assert_eq!(told(&a), [true, true]);
+    let mut b = replica(schema, &[]);
+    b.pull(&a);
+    a.run("INSERT INTO t VALUES(1, 'a')");
+    b.now += 10;
+    b.run("INSERT INTO t VALUES(1, 'b')");
+    let mut both = [a, b];
+    converge(&mut both);
+    assert_eq!(both[0].rows("SELECT * FROM t"), ["1|b"]);
+    // Untracked and tracked again without a word, it has the ids that it had.
+    untrack(&both[0].conn, "t", both[0].now).expect("untracked");
+    track(&both[0].conn, "t", &shared, both[0].now).expect("tracked");
+    converge(&mut both);
+}
+
+#[test]
+fn tables_are_best_tracked_after_those_that_they_refer_to() {
+    let replica = replica(
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, to_c REFERENCES C, to_a REFERENCES a);
+         CREATE TABLE b(id INTEGER PRIMARY KEY, to_a REFERENCES a, elsewhere REFERENCES nowhere);
+         CREATE TABLE c(id INTEGER PRIMARY KEY, to_d REFERENCES d);
+         CREATE TABLE d(id INTEGER PRIMARY KEY, to_c REFERENCES c);
+         CREATE TABLE e(id INTEGER PRIMARY KEY)",
+        &[],
+    );
+    let all = candidates(&replica.conn).expect("candidates");
+    let order = parents_first(&replica.conn, &all).expect("an order");
+    let names = order.iter().map(|at| &*all[*at].name);
+    assert_eq!(names.collect::<String>(), "cdabe");
+}
