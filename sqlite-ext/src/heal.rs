@@ -25,6 +25,7 @@ use crate::constraints;
 use crate::lacking;
 use crate::options::TableOptions;
 use crate::policies;
+use crate::references::KEYS_DEPTH_MAX;
 use crate::rekey::rekey;
 use crate::rows;
 use crate::shape::Shape;
@@ -181,47 +182,16 @@ pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableE
             mended.widened.insert(entry.id);
         }
     }
-    for entry in Entry::all(conn)? {
-        let id = entry.id;
-        match care(conn, &entry)? {
-            Care::Nothing => {}
-            Care::Columns(table) => {
-                columns::take_up(conn, &table, now_unix_ms)?;
-                mended.widened.insert(id);
-            }
-            Care::Altered(altered) => {
-                alter::take_up(conn, &entry, &altered, now_unix_ms)?;
-                mended.widened.insert(id);
-            }
-            Care::Triggers => {
-                set_aside(conn, id, None)?;
-                mend(conn, &entry, now_unix_ms, |conn, table| {
-                    if table.kind == KeyKind::Rowid {
-                        // Rows may have been left out whose keys nobody knows here.
-                        lacking::note(conn)?;
-                    }
-                    capture::renew(conn, table)?;
-                    constraints::capture(conn, table)?;
-                    untracked::drop_gone(conn, table)?;
-                    note_everything(conn, table)
-                })?;
-                mended.noted.insert(id);
-            }
-            Care::Key(shape) => {
-                set_aside(conn, id, None)?;
-                lacking::note(conn)?;
-                rekey(conn, &entry, &shape)?;
-                mend(conn, &entry, now_unix_ms, |conn, table| {
-                    untracked::drop_gone(conn, table)?;
-                    note_rows(conn, table)
-                })?;
-                mended.noted.insert(id);
-            }
-            Care::Aside(reason) => {
-                // Its triggers could stop the user's writes.
-                capture::drop_triggers(conn, id)?;
-                set_aside(conn, id, Some(&reason))?;
-            }
+    // What a key refers to depends on whether the other table stands aside.
+    for _ in 0..=KEYS_DEPTH_MAX {
+        let mut is_done = true;
+        for entry in Entry::all(conn)? {
+            let care = care(conn, &entry)?;
+            is_done &= matches!(care, Care::Nothing);
+            take_care(conn, &entry, care, (now_unix_ms, &mut mended))?;
+        }
+        if is_done {
+            break;
         }
     }
     mended.widened.extend(&mended.noted);
@@ -235,6 +205,56 @@ pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableE
     }
     note_checked(conn)?;
     Ok(mended)
+}
+
+fn take_care(
+    conn: &Connection,
+    entry: &Entry,
+    care: Care,
+    (now_unix_ms, mended): (u64, &mut Mended),
+) -> Result<(), TableError> {
+    let id = entry.id;
+    match care {
+        Care::Nothing => {}
+        Care::Columns(table) => {
+            columns::take_up(conn, &table, now_unix_ms)?;
+            mended.widened.insert(id);
+        }
+        Care::Altered(altered) => {
+            alter::take_up(conn, entry, &altered, now_unix_ms)?;
+            mended.widened.insert(id);
+        }
+        Care::Triggers => {
+            set_aside(conn, id, None)?;
+            mend(conn, entry, now_unix_ms, |conn, table| {
+                if table.kind == KeyKind::Rowid {
+                    // Rows may have been left out whose keys nobody knows here.
+                    lacking::note(conn)?;
+                }
+                capture::renew(conn, table)?;
+                constraints::capture(conn, table)?;
+                untracked::drop_gone(conn, table)?;
+                note_everything(conn, table)
+            })?;
+            mended.noted.insert(id);
+        }
+        Care::Key(shape) => {
+            set_aside(conn, id, None)?;
+            lacking::note(conn)?;
+            rekey(conn, entry, &shape)?;
+            mend(conn, entry, now_unix_ms, |conn, table| {
+                untracked::drop_gone(conn, table)?;
+                note_rows(conn, table)
+            })?;
+            mended.noted.insert(id);
+        }
+        Care::Aside(reason) => {
+            // Its triggers could stop the user's writes.
+            capture::drop_triggers(conn, id)?;
+            set_aside(conn, id, Some(&reason))?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether all tables were looked at since the schema changed.

@@ -65,7 +65,7 @@ impl Refers {
 }
 
 /// How many keys may refer to each other before the last one refers to rows.
-const KEYS_DEPTH_MAX: usize = 8;
+pub(crate) const KEYS_DEPTH_MAX: usize = 8;
 
 /// Returns the id of the table with counted ids whose ids are referred to so, if it is one. `depth`
 /// counts the keys that were followed to get here.
@@ -96,7 +96,7 @@ pub(crate) fn counted(
     if depth == KEYS_DEPTH_MAX {
         return Ok(None);
     }
-    Ok(info.shape_at(conn, depth + 1)?.key[at].refers)
+    info.key_refers(conn, at, depth + 1)
 }
 
 /// Returns the tables that refer to rows of a table with counted ids, and by which columns.

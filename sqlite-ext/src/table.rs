@@ -155,13 +155,30 @@ impl TableInfo {
         self.columns.iter().filter(is_stored)
     }
 
-    /// Returns what the table's clocks rely on.
-    pub(crate) fn shape(&self, conn: &Connection) -> Result<Shape, TableError> {
-        self.shape_at(conn, 0)
+    /// Returns the id of the table with counted ids whose rows a column of the key refers to, if
+    /// there is one. `depth` counts the keys that were followed to get here. One column is followed
+    /// and not the whole key: each step could lead to many more.
+    pub(crate) fn key_refers(
+        &self,
+        conn: &Connection,
+        at: usize,
+        depth: usize,
+    ) -> Result<Option<i64>, TableError> {
+        let key = self.key_columns();
+        // A column of another type may not hold an id as it is.
+        let Some(column) = key.get(at).filter(|column| holds_ids(&column.declared)) else {
+            return Ok(None);
+        };
+        let keys = foreign_keys(conn, &self.name)?.into_iter();
+        let mut of_column = keys.filter(|(name, _)| column.name.eq_ignore_ascii_case(name));
+        match of_column.next_back() {
+            Some((_, refers)) => references::counted(conn, &refers, depth),
+            None => Ok(None),
+        }
     }
 
-    /// The same for a table to which keys of others refer, `depth` of them one after the other.
-    pub(crate) fn shape_at(&self, conn: &Connection, depth: usize) -> Result<Shape, TableError> {
+    /// Returns what the table's clocks rely on.
+    pub(crate) fn shape(&self, conn: &Connection) -> Result<Shape, TableError> {
         let key_column = |column: &ColumnInfo| KeyColumn {
             name: column.name.clone(),
             affinity: Affinity::of(&column.declared),
@@ -169,20 +186,9 @@ impl TableInfo {
         };
         let kind = self.key_kind(conn)?;
         let mut key: Vec<_> = self.key_columns().into_iter().map(key_column).collect();
-        let may_refer = self
-            .key_columns()
-            .iter()
-            .any(|key| holds_ids(&key.declared));
-        if kind != KeyKind::Integer && may_refer {
-            for (name, refers) in foreign_keys(conn, &self.name)? {
-                let mut columns = self.key_columns().into_iter().zip(&mut key);
-                // A column of another type may not hold an id as it is.
-                let found = columns.find(|(column, _)| {
-                    column.name.eq_ignore_ascii_case(&name) && holds_ids(&column.declared)
-                });
-                if let Some((_, column)) = found {
-                    column.refers = references::counted(conn, &refers, depth)?;
-                }
+        if kind != KeyKind::Integer {
+            for (at, column) in key.iter_mut().enumerate() {
+                column.refers = self.key_refers(conn, at, 0)?;
             }
         }
         Ok(Shape { kind, key })

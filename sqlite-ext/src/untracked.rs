@@ -181,7 +181,7 @@ fn forget_missing(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     let (copy, name) = (copy(table.id), table.quoted());
     let keys = (0..table.key_columns.len()).map(|at| format!("b.k{at}"));
     let same = table.key_columns.iter().enumerate();
-    let same = same.map(|(at, key)| format!("t.{} = b.k{at}", quoted(&key.name)));
+    let same = same.map(|(at, key)| same_part(key, at));
     let place = match table.kind {
         KeyKind::Rowid => ", b.place",
         KeyKind::Integer | KeyKind::Packed => "",
@@ -209,6 +209,12 @@ fn forget_missing(conn: &Connection, table: &Table) -> rusqlite::Result<()> {
     gaps::want(conn, &table.name)
 }
 
+/// Returns the condition that a part of a key is the very same in the table and in its copy.
+fn same_part(key: &Column, at: usize) -> String {
+    let equal = format!("t.{} = b.k{at}", quoted(&key.name));
+    format!("{equal} AND {equal} COLLATE BINARY")
+}
+
 fn copy(id: i64) -> String {
     format!("syncline_untracked_{id}")
 }
@@ -223,7 +229,7 @@ fn note_differences(conn: &Connection, table: &Table) -> Result<(), TableError> 
     let index = format!("{copy}_by_key");
     conn.execute_batch(&format!("CREATE INDEX main.{index} ON {copy}({})", was("")))?;
     let same_key = table.key_columns.iter().enumerate();
-    let same_key = same_key.map(|(at, key)| format!("t.{} = b.k{at}", quoted(&key.name)));
+    let same_key = same_key.map(|(at, key)| same_part(key, at));
     let same_place = (table.kind == KeyKind::Rowid).then(|| format!("t.{} = b.place", table.rowid));
     let same = list(same_key.chain(same_place), " AND ");
     // Where a row is named by its rowid, one that has another since is noted at both.

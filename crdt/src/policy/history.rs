@@ -43,6 +43,8 @@ pub struct History {
     ends: Option<Ends>,
     /// Edits that do not count: they came before others which they build on, or contradict others.
     aside: Vec<Change>,
+    /// Those of them of which it was decided that others count in their place.
+    contested: BTreeSet<ChangeHash>,
     /// Those of them that cannot be applied to what they build on.
     invalid: BTreeSet<ChangeHash>,
     shown: String,
@@ -99,6 +101,7 @@ impl History {
             origin,
             ends: None,
             aside: Vec::new(),
+            contested: BTreeSet::new(),
             invalid: BTreeSet::new(),
             shown: String::new(),
             token: [0; 16],

@@ -121,3 +121,17 @@ fn an_index_finds_the_row_of_a_key() {
         );
     }
 }
+
+#[test]
+fn another_spelling_is_noticed_that_was_written_while_nobody_looked() {
+    for schema in SCHEMAS {
+        let mut both = pair(schema);
+        both[0].run("INSERT INTO p(name, bio, age) VALUES('Bob', 'of bob', 7)");
+        settled(&mut both);
+        let a = &mut both[0];
+        untrack(&a.conn, "p", a.now).expect("untracked");
+        a.run("UPDATE p SET name = 'bob' WHERE name = 'Bob'");
+        track(&a.conn, "p", &TableOptions::default(), a.now).expect("tracked");
+        assert_eq!(settled(&mut both), ["bob|of bob|7"], "{schema}");
+    }
+}

@@ -77,9 +77,9 @@ impl Ends {
 pub(super) struct Counted {
     /// These, in an order in which they can be applied.
     pub(super) order: Vec<usize>,
-    /// Whether all that an edit builds on counts and it does not. Then an edit that counted before
-    /// may not count any more.
-    pub(super) is_contested: bool,
+    /// The edits that do not, although all that they build on does. Where one of them is new, an edit
+    /// that counted before may not count any more.
+    pub(super) contested: BTreeSet<ChangeHash>,
 }
 
 /// Returns which of `edits` count beside those that do already, up to `ends`. `last_op` tells the
@@ -96,7 +96,7 @@ pub(super) fn counted(
     let mut early: BTreeMap<(&ActorId, u64), Vec<usize>> = BTreeMap::new();
     let mut found = Counted {
         order: Vec::new(),
-        is_contested: false,
+        contested: BTreeSet::new(),
     };
     while let Some((_, hash, at)) = queue.ready.pop_first() {
         let edit = &edits[at];
@@ -111,9 +111,9 @@ pub(super) fn counted(
         }
         let follows = edit.number == next && edit.first_op > op.max(queue.last_op(edit));
         if !follows || stuck.contains(&edit.actor) {
-            found.is_contested = true;
+            found.contested.insert(hash);
         } else if invalid.contains(&hash) {
-            found.is_contested = true;
+            found.contested.insert(hash);
             stuck.insert(&edit.actor);
         } else {
             ends.advance(edit);

@@ -41,7 +41,8 @@ impl History {
         let edits: Vec<Edit> = self.aside.iter().map(Edit::from).collect();
         let mut ends = self.ends().clone();
         let found = counted(&edits, &mut ends, |hash| self.last_op(hash), &self.invalid);
-        if !found.is_contested {
+        // What new edits add changes nothing between those that were there before.
+        if found.contested.is_subset(&self.contested) {
             let hashes: Vec<ChangeHash> = found.order.iter().map(|at| edits[*at].hash).collect();
             // All at once, since applying costs time in proportion to the whole text.
             if self.try_to_apply(&hashes, log)? {
@@ -86,6 +87,7 @@ impl History {
             }
             if self.try_to_apply(&hashes, &mut PatchLog::inactive())? {
                 self.ends = Some(ends);
+                self.contested = found.contested;
                 return Ok(());
             }
             self.ends = None;
