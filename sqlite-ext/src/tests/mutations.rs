@@ -16,6 +16,8 @@ use mutator::mutated;
 
 /// How many inputs the suite tries; a long run is a command.
 const INPUTS_COUNT: u64 = 600;
+/// After how many inputs a long run says how far it is.
+const INPUTS_PER_LINE: u64 = 50_000;
 /// After how many inputs the victim begins anew, so that junk does not pile up.
 const INPUTS_PER_VICTIM: u64 = 200;
 
@@ -218,6 +220,9 @@ fn mutations_of_changesets_are_merged_or_refused() {
     for seed in first..first + inputs_count {
         if seed % INPUTS_PER_VICTIM == 0 {
             prey = victim();
+        }
+        if seed % INPUTS_PER_LINE == 0 {
+            println!("{merged_count} merged, {refused_count} refused up to input {seed}");
         }
         let mut random = Rng::with_seed(seed);
         let bytes = mutated(&corpus, &mut random, &prey);
