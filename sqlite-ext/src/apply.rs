@@ -476,7 +476,7 @@ impl Merge<'_> {
             let mut changes = given.clone();
             // What is settled was parked before, or is of a row that is forgotten.
             changes.groups.retain(|group| !past.has(group.stamp));
-            parked::park(conn, changes)?;
+            parked::park(conn, changes, past)?;
             return Ok(());
         };
         let is_born = |group: &Group| group.born != SiteId::default();
@@ -512,7 +512,7 @@ impl Merge<'_> {
                 ..given.without_groups()
             };
             parked::retain_living(conn, &table, &mut waiting)?;
-            parked::park(conn, waiting)?;
+            parked::park(conn, waiting, past)?;
         }
         Ok(())
     }

@@ -195,6 +195,8 @@ pub(crate) struct Past {
     pub(crate) settled: VersionVector,
     /// Whether the changes waited here: that they were seen does not say that they were merged.
     pub(crate) waited: bool,
+    /// Whether they are among what was parked, where nothing is twice.
+    pub(crate) was_parked: bool,
     /// Tables, by all their names in lower case, that were lacking and are given whole.
     pub(crate) filled: BTreeSet<String>,
     /// Set where this replica is behind.

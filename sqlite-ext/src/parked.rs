@@ -20,9 +20,16 @@ use crate::shadow::{OWN, Sites, in_savepoint};
 use crate::table::{RowKey, Table, TableError, canonical};
 use crate::{key_references, other_names, rows, untracked};
 
-/// Keeps a table's changes for later, as far as they do not wait already.
-pub(crate) fn park(conn: &Connection, mut table: TableChanges) -> rusqlite::Result<()> {
-    known::drop_known(conn, &mut table)?;
+/// Keeps a table's changes for later, as far as they do not wait already. What has waited is no
+/// second time among them.
+pub(crate) fn park(
+    conn: &Connection,
+    mut table: TableChanges,
+    past: &Past,
+) -> rusqlite::Result<()> {
+    if !past.was_parked {
+        known::drop_known(conn, &mut table)?;
+    }
     if table.groups.is_empty() {
         return Ok(());
     }
@@ -48,6 +55,7 @@ pub(crate) fn replay(conn: &Connection, name: &str, mut past: Past) -> rusqlite:
         waiting.extend(found.collect::<Result<Vec<_>, _>>()?);
     }
     waiting.sort_unstable_by_key(|(id, _)| *id);
+    past.was_parked = true;
     for (id, bytes) in waiting {
         let merged = in_savepoint(conn, || {
             // First, because what has no place is parked again.

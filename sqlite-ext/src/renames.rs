@@ -42,15 +42,34 @@ pub(crate) struct Moves {
     backward: BTreeMap<i64, i64>,
     tokens: BTreeMap<Identity, i64>,
     /// Rows that are gone, under their numbers.
-    gone: Vec<Births>,
+    gone: Runs,
     /// Ids that were given to new rows while another row had them, or one that was just deleted.
     reused: BTreeMap<i64, Reuse>,
     /// Rows that were deleted and whose ids were given to new rows, under their numbers.
-    former: Vec<Births>,
-    /// Ids of rows of ours that were deleted and made again: first and last.
-    reborn: Vec<(i64, i64)>,
+    former: Runs,
+    /// Rows of ours that were deleted and made again.
+    reborn: Runs,
     /// How often anything was noted.
     generation: u64,
+}
+
+/// Rows of one table by runs of numbers, which never overlap.
+#[derive(Clone, Debug, Default)]
+struct Runs(BTreeMap<i64, Births>);
+
+impl Runs {
+    fn add(&mut self, run: Births) {
+        debug_assert!(
+            self.at(run.first).is_none() && self.at(run.last).is_none(),
+            "{run:?} is among {self:?}"
+        );
+        self.0.insert(run.first, run);
+    }
+
+    fn at(&self, number: i64) -> Option<&Births> {
+        let (_, run) = self.0.range(..=number).next_back()?;
+        (number <= run.last).then_some(run)
+    }
 }
 
 /// What an id stands for.
@@ -100,7 +119,7 @@ impl Moves {
     /// Notes that rows which are shown under their numbers are gone, before any row moves.
     pub(crate) fn note_run_gone(&mut self, run: Births) {
         self.generation += 1;
-        self.gone.push(run);
+        self.gone.add(run);
     }
 
     /// Notes that cells of this version mean a new row of ours by an id, and what its number is.
@@ -125,18 +144,17 @@ impl Moves {
             };
             self.reused.insert(id, reuse);
         }
-        self.former.push(run);
+        self.former.add(run);
     }
 
     /// Notes rows of ours that begin another life under the ids they had.
-    pub(crate) fn note_reborn(&mut self, run: (i64, i64)) {
-        self.reborn.push(run);
+    pub(crate) fn note_reborn(&mut self, run: Births) {
+        self.reborn.add(run);
     }
 
     /// Whether the row with an id began another life.
     pub(crate) fn is_reborn(&self, id: i64) -> bool {
-        let mut reborn = self.reborn.iter();
-        reborn.any(|(first, last)| (*first..=*last).contains(&id))
+        self.reborn.at(id).is_some()
     }
 
     /// Whether cells that hold an id mean another row than the one that has it.
@@ -145,9 +163,7 @@ impl Moves {
     }
 
     fn goal_of_gone(&self, id: i64) -> Option<Goal> {
-        let mut gone = self.gone.iter();
-        let run = gone.find(|run| (run.first..=run.last).contains(&id))?;
-        Some(Goal::Row((id, run.site)))
+        Some(Goal::Row((id, self.gone.at(id)?.site)))
     }
 
     /// Returns what an old id stands for, unless that is the row which has it.
@@ -158,9 +174,8 @@ impl Moves {
 
     /// Returns what an old id stood for before it was given to a new row, or else what it stands for.
     pub(crate) fn goal_of_former(&self, id: i64) -> Option<Goal> {
-        let mut former = self.former.iter();
-        let run = former.find(|run| (run.first..=run.last).contains(&id));
-        let former = run.map(|run| Goal::Row((id, run.site)));
+        let former = self.former.at(id);
+        let former = former.map(|run| Goal::Row((id, run.site)));
         former.or_else(|| self.goal(id))
     }
 
@@ -189,7 +204,7 @@ impl Moves {
 
     /// Returns all that cells may hold and has to be renamed, as a JSON array.
     pub(crate) fn olds(&self) -> String {
-        let gone = self.gone.iter().flat_map(|run| run.first..=run.last);
+        let gone = self.gone.0.values().flat_map(|run| run.first..=run.last);
         let olds = self.forward.keys().chain(self.reused.keys());
         let olds = olds.copied().chain(gone);
         let olds: Vec<String> = olds.map(|old| old.to_string()).collect();
@@ -197,7 +212,7 @@ impl Moves {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.forward.is_empty() && self.gone.is_empty() && self.reused.is_empty()
+        self.forward.is_empty() && self.gone.0.is_empty() && self.reused.is_empty()
     }
 }
 

@@ -120,7 +120,7 @@ impl<'a> Counted<'a> {
                 // Our own row of a number is the same in its next life, and so is one that was
                 // shown under another id.
                 if site == OWN {
-                    self.renames.note_reborn((first, last));
+                    self.renames.note_reborn(Births { first, last, site });
                 } else if run.0 <= first && last <= run.1 {
                     let run = Births { first, last, site };
                     self.renames.note_inherited(run, self.version);
