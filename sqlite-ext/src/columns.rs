@@ -84,7 +84,7 @@ fn hand_over(conn: &Connection, table_id: i64, lane: i64) -> rusqlite::Result<()
 }
 
 /// Notes the cells of a lane in a range that have no clock as unwritten.
-fn fill(conn: &Connection, lane: Lane, range: &Range) -> rusqlite::Result<()> {
+pub(crate) fn fill(conn: &Connection, lane: Lane, range: &Range) -> rusqlite::Result<()> {
     let taken = clocks::ranges(conn, lane, &range.first, &range.last)?;
     clocks::set(conn, lane, &range.first, &range.last, Clock::UNWRITTEN)?;
     for range in taken {

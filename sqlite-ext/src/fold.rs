@@ -12,6 +12,7 @@ mod referring;
 mod renumbered;
 mod reused;
 mod runs;
+mod unwritten;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,7 @@ use crate::watermark;
 use counted::Counted;
 use referring::{Written, refer};
 use runs::{Run, disjoint, push};
+use unwritten::{Unwritten, unwritten};
 
 /// Why pending writes could not be folded.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +152,9 @@ fn fold_noted(
         table,
         version,
     };
+    if is_mended {
+        notes.unwritten = unwritten(conn, table)?;
+    }
     let moved = folding.fold(&mut notes, renames)?;
     let runs = match table.columns.iter().any(|column| column.refers.is_some()) {
         true => notes.runs(),
@@ -231,6 +236,8 @@ struct Notes {
     reborn: Vec<RowKey>,
     /// Whether rows that were there before may have been written.
     is_rewritten: bool,
+    /// Cells of the written rows that nobody wrote.
+    unwritten: Unwritten,
 }
 
 impl Notes {
@@ -355,6 +362,7 @@ impl Folding<'_> {
         self.end_lives(&gone)?;
         self.deletions(notes)?;
         self.writes(&notes.written, None)?;
+        self.spare(&notes.unwritten)?;
         let parked = self.join(&notes.written)?;
         // Rows that were written and then deleted before the fold have no clocks.
         gone.iter().try_for_each(|run| self.forget_runs(run))?;

@@ -54,6 +54,7 @@ impl Folding<'_> {
         // Rows that were written and then deleted before the fold are left out.
         let left = without(&notes.written, gone);
         self.writes(&left, Some(&mut counted))?;
+        self.spare(&notes.unwritten)?;
         counted.moved.extend(self.join(&left)?);
         counted.arrange(notes)
     }
