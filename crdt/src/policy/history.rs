@@ -7,7 +7,7 @@
 mod counting;
 mod taking;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::legacy::{Op, OpType};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
@@ -20,7 +20,7 @@ use super::{DeltaError, Policy, document, text};
 use crate::codec::{Reader, put_bytes};
 use crate::{Hlc, SiteId, Stamp, Value};
 use counting::{Edit as Made, Ends};
-use taking::{Taken, guarded};
+use taking::{Taken, Targets, guarded, targets};
 
 /// The most bytes one piece of what a site added may have. A piece may be compressed a thousand
 /// times and more, so this bounds what reading it takes only roughly.
@@ -43,6 +43,8 @@ pub struct History {
     ends: Option<Ends>,
     /// Edits that do not count: they came before others which they build on, or contradict others.
     aside: Vec<Change>,
+    /// What those of them write to, as far as that is known without decoding them.
+    targets: BTreeMap<ChangeHash, Targets>,
     /// Those of them of which it was decided that others count in their place.
     contested: BTreeSet<ChangeHash>,
     /// Those of them that cannot be applied to what they build on.
@@ -101,6 +103,7 @@ impl History {
             origin,
             ends: None,
             aside: Vec::new(),
+            targets: BTreeMap::new(),
             contested: BTreeSet::new(),
             invalid: BTreeSet::new(),
             shown: String::new(),
@@ -276,7 +279,8 @@ impl History {
         guarded(|| {
             let changes = changes(delta)?;
             for change in &changes {
-                if change.author().is_some() || !change.decode().operations.iter().all(is_ours) {
+                let operations = change.decode().operations;
+                if change.author().is_some() || !operations.iter().all(is_ours) {
                     let rule = "an edit makes, sets and deletes, and nothing else";
                     return Err(DeltaError::Rule { rule });
                 }
@@ -289,13 +293,21 @@ impl History {
                     let rule = "an edit is of the site and the time that it is sent under";
                     return Err(DeltaError::Rule { rule });
                 }
+                self.targets.insert(change.hash(), targets(operations));
             }
-            let mut log = PatchLog::active();
+            // What is shown of something new is read from it as a whole.
+            let follows = !self.is_empty();
+            let mut log = match follows {
+                true => PatchLog::active(),
+                false => PatchLog::inactive(),
+            };
             let taken = self.take_in(changes, &mut log)?;
+            let aside: BTreeSet<ChangeHash> = self.aside.iter().map(Change::hash).collect();
+            self.targets.retain(|hash, _| aside.contains(hash));
             match taken {
                 Taken::Nothing => {}
-                Taken::Added => self.follow(log),
-                Taken::Anew => self.render(),
+                Taken::Added if follows => self.follow(log),
+                Taken::Added | Taken::Anew => self.render(),
             }
             if taken != Taken::Nothing {
                 self.advance(delta);

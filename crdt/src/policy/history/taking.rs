@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use automerge::legacy::{Key, ObjectId};
+use automerge::legacy::{Key, ObjectId, Op};
 use automerge::{Change, ChangeHash, ObjType, PatchLog};
 
 use super::counting::{Edit, Ends, counted};
@@ -158,21 +158,23 @@ impl History {
     /// Checks that fields are written to maps only, and items to lists and texts: automerge takes
     /// in either and then shows it one way or another.
     fn check_objects(&self, changes: &[Change]) -> Result<(), DeltaError> {
-        let mut last: Option<(ObjectId, ObjType)> = None;
-        for operation in changes.iter().flat_map(|change| change.decode().operations) {
-            let known = last.take().filter(|(object, _)| *object == operation.obj);
-            let (object, kind) = match known {
-                Some(known) => known,
-                None => {
-                    let (_, kind) = self.doc.import(&operation.obj.to_string()).map_err(edits)?;
-                    (operation.obj.clone(), kind)
+        let mut kinds: BTreeMap<ObjectId, ObjType> = BTreeMap::new();
+        for change in changes {
+            let known = self.targets.get(&change.hash()).cloned();
+            let targets = known.unwrap_or_else(|| targets(change.decode().operations));
+            for (object, has_fields) in targets {
+                let kind = match kinds.get(&object) {
+                    Some(kind) => *kind,
+                    None => {
+                        let (_, kind) = self.doc.import(&object.to_string()).map_err(edits)?;
+                        *kinds.entry(object).or_insert(kind)
+                    }
+                };
+                if has_fields != (kind == ObjType::Map) {
+                    let rule = "a map has fields, a list and a text have items";
+                    return Err(DeltaError::Rule { rule });
                 }
-            };
-            if matches!(operation.key, Key::Map(_)) != (kind == ObjType::Map) {
-                let rule = "a map has fields, a list and a text have items";
-                return Err(DeltaError::Rule { rule });
             }
-            last = Some((object, kind));
         }
         Ok(())
     }
@@ -191,6 +193,18 @@ impl History {
         self.doc = doc;
         Ok(())
     }
+}
+
+/// The objects that an edit writes to, and whether to a field or to an item of theirs.
+pub(super) type Targets = Vec<(ObjectId, bool)>;
+
+/// Returns what operations write to; those that follow each other on one object count once.
+pub(super) fn targets(operations: Vec<Op>) -> Targets {
+    let targets = operations.into_iter();
+    let targets = targets.map(|operation| (operation.obj, matches!(operation.key, Key::Map(_))));
+    let mut targets: Targets = targets.collect();
+    targets.dedup();
+    targets
 }
 
 /// Automerge checks what it reads, and asserts that it did: an assertion that foreign bytes break
