@@ -304,7 +304,8 @@ fn definition(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<String>>
     schema::statements(conn, &table.name)
 }
 
-fn noted_definition(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<String>> {
+/// Returns the statements of a table's definition when it was last looked at, its own first.
+pub(crate) fn noted_definition(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<String>> {
     let find = "SELECT statements FROM syncline_definitions WHERE table_id = ?1";
     let noted: Option<String> = conn
         .prepare_cached(find)?

@@ -12,7 +12,6 @@ mod referring;
 mod renumbered;
 mod reused;
 mod runs;
-mod unwritten;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,13 +29,13 @@ use crate::mask::Mask;
 use crate::parked;
 use crate::renames::Renames;
 use crate::rows::{self, key_from};
-use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick, tick_seen};
+use crate::shadow::{OWN, in_savepoint, in_snapshot, is_prepared, tick, tick_at};
 use crate::table::{KeyKind, RowKey, Table};
+use crate::unwritten::{self, Unwritten};
 use crate::watermark;
 use counted::Counted;
 use referring::{Written, refer};
 use runs::{Run, disjoint, push};
-use unwritten::{Unwritten, unwritten};
 
 /// Why pending writes could not be folded.
 #[derive(Debug, thiserror::Error)]
@@ -73,19 +72,24 @@ pub fn fold(conn: &Connection, now_unix_ms: u64) -> Result<Option<Hlc>, FoldErro
         let (mut seen, mut version) = (None, None);
         let mut touched = Touched::default();
         let (mut renames, mut written) = (Renames::default(), Vec::new());
-        let mut folded = |table: &Table, notes, touched: &mut Touched, renames: &mut Renames| {
-            let tick_now: &Tick<'_> = &|conn| Ok(tick(conn, now_unix_ms)?.version);
-            let is_mended = mended.noted.contains(&table.id);
-            let (version, tick) = match is_mended {
-                true => (&mut seen, &tick_seen as &Tick<'_>),
-                false => (&mut version, tick_now),
+        let mut folded =
+            |table: &Table, mut notes: Notes, touched: &mut Touched, renames: &mut Renames| {
+                if let Some(initial) = mended.initial.get(&table.id) {
+                    notes.unwritten = unwritten::unwritten(conn, table, initial)?;
+                }
+                let tick_now: &Tick<'_> = &|conn| Ok(tick(conn, now_unix_ms)?.version);
+                let tick_seen: &Tick<'_> = &|conn| tick_at(conn, mended.seen);
+                let is_mended = mended.noted.contains(&table.id);
+                let (version, tick) = match is_mended {
+                    true => (&mut seen, tick_seen),
+                    false => (&mut version, tick_now),
+                };
+                let (rows, runs) =
+                    fold_noted(conn, (table, notes), (version, tick), renames, is_mended)?;
+                touched.add(table.id, rows);
+                written.extend((!runs.is_empty()).then(|| (table.clone(), runs)));
+                Ok::<_, FoldError>(())
             };
-            let (rows, runs) =
-                fold_noted(conn, (table, notes), (version, tick), renames, is_mended)?;
-            touched.add(table.id, rows);
-            written.extend((!runs.is_empty()).then(|| (table.clone(), runs)));
-            Ok::<_, FoldError>(())
-        };
         let all = Table::all(conn)?;
         for table in &all {
             touched.add(table.id, constraints::refresh(conn, table)?);
@@ -152,9 +156,6 @@ fn fold_noted(
         table,
         version,
     };
-    if is_mended {
-        notes.unwritten = unwritten(conn, table)?;
-    }
     let moved = folding.fold(&mut notes, renames)?;
     let runs = match table.columns.iter().any(|column| column.refers.is_some()) {
         true => notes.runs(),
@@ -362,7 +363,7 @@ impl Folding<'_> {
         self.end_lives(&gone)?;
         self.deletions(notes)?;
         self.writes(&notes.written, None)?;
-        self.spare(&notes.unwritten)?;
+        unwritten::spare(self.conn, self.table, &notes.unwritten)?;
         let parked = self.join(&notes.written)?;
         // Rows that were written and then deleted before the fold have no clocks.
         gone.iter().try_for_each(|run| self.forget_runs(run))?;

@@ -12,7 +12,7 @@
 //! and none keeps a clock that may be another's. They count as written right after what was seen
 //! last, so that what others wrote since then wins over them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -28,11 +28,13 @@ use crate::policies;
 use crate::references::KEYS_DEPTH_MAX;
 use crate::rekey::rekey;
 use crate::rows;
+use crate::shadow::after_seen;
 use crate::shape::Shape;
 use crate::table::{KeyKind, RowKey, Table, TableError, TableInfo, list};
 use crate::untracked::{self, UNTRACKED};
+use crate::unwritten::{self, Initial};
 use crate::watermark;
-use syncline_crdt::{Value, unpack_key};
+use syncline_crdt::{Hlc, Value, unpack_key};
 
 /// The canary's rowid: far above what loading a dump gives a table's only row.
 const CANARY: i64 = 1 << 40;
@@ -166,6 +168,10 @@ pub(crate) struct Mended {
     pub(crate) noted: BTreeSet<i64>,
     /// These may have a place for what waited for them.
     pub(crate) widened: BTreeSet<i64>,
+    /// What cells that nobody wrote held in those that were rebuilt.
+    pub(crate) initial: BTreeMap<i64, Initial>,
+    /// The time right after what was seen last, for the rows that are noted.
+    pub(crate) seen: Hlc,
 }
 
 /// Mends what has to be; the notes it leaves are folded next.
@@ -175,6 +181,8 @@ pub(crate) fn heal(conn: &Connection, now_unix_ms: u64) -> Result<Mended, TableE
     if rowids_hold && is_checked(conn)? {
         return Ok(mended);
     }
+    // Before anything is written as of this moment.
+    mended.seen = after_seen(conn)?;
     // First, because the keys of others may refer to their rows.
     for entry in Entry::all(conn)? {
         if let Some(name) = alter::moved(conn, &entry)? {
@@ -227,6 +235,7 @@ fn take_care(
         Care::Triggers => {
             set_aside(conn, id, None)?;
             mend(conn, entry, now_unix_ms, |conn, table| {
+                mended.initial.insert(id, unwritten::initial(conn, table)?);
                 if table.kind == KeyKind::Rowid {
                     // Rows may have been left out whose keys nobody knows here.
                     lacking::note(conn)?;

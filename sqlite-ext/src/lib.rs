@@ -61,6 +61,7 @@ mod status;
 mod table;
 mod track;
 mod untracked;
+mod unwritten;
 mod value;
 mod watermark;
 mod whose;

@@ -197,7 +197,7 @@ impl<'a> Plan<'a> {
             }
         }
         for key in &noted.new {
-            plan.add_new(&mut reading, key)?;
+            plan.add_new(&mut reading, key, noted.others.contains(key))?;
         }
         for key in &noted.others {
             if reading.parts_of_written(key, true).1 {
@@ -231,7 +231,12 @@ impl<'a> Plan<'a> {
 
     /// Adds a row that was written as a whole, if it is there. What it refers to and nobody made is
     /// a row of ours that is yet to come.
-    fn add_new(&mut self, reading: &mut Reading<'_>, key: &RowKey) -> rusqlite::Result<()> {
+    fn add_new(
+        &mut self,
+        reading: &mut Reading<'_>,
+        key: &RowKey,
+        was_deleted: bool,
+    ) -> rusqlite::Result<()> {
         let (mut parts, is_other) = reading.parts_of_written(key, true);
         let strays = reading.strays(key, &parts)?;
         let is_reborn = reading.is_reborn(key);
@@ -243,7 +248,8 @@ impl<'a> Plan<'a> {
             self.followed.absent.insert(key.clone());
             return Ok(());
         };
-        if is_reborn && !is_other && self.is_known(reading.conn, &place)? {
+        // One that was deleted may have come back under another rowid.
+        if is_reborn && !is_other && (was_deleted || self.is_known(reading.conn, &place)?) {
             self.reborn.insert(key.clone());
         }
         parts.extend(strays);

@@ -15,7 +15,7 @@ use crate::heal::Entry;
 use crate::joined;
 use crate::rights;
 use crate::rows::{key_from, native_key};
-use crate::shadow::{OWN, tick_seen};
+use crate::shadow::{OWN, after_seen, tick_at};
 use crate::shape::Shape;
 use crate::table::{KeyKind, RowKey, Table, TableError, list};
 use crate::value::Bound;
@@ -176,7 +176,7 @@ impl Former {
             };
             let clock = Clock {
                 site: OWN,
-                version: tick_seen(conn)?,
+                version: tick_at(conn, after_seen(conn)?)?,
                 causal_length: 0,
             };
             clocks::set(conn, lane, &place, &place, clock)?;

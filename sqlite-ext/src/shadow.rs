@@ -304,17 +304,22 @@ pub(crate) fn version_to(version: Hlc) -> i64 {
 /// Returns the next time for a write of this replica, and notes it as seen.
 pub(crate) fn tick(conn: &Connection, now_unix_ms: u64) -> rusqlite::Result<Stamp> {
     let version = clock(conn)?.tick(now_unix_ms);
-    observe(conn, version)?;
-    advance(conn, OWN, version)?;
     Ok(Stamp {
-        version,
+        version: tick_at(conn, version)?,
         site: site_id(conn)?,
     })
 }
 
 /// Returns the time right after everything that was seen, whatever the clock says.
-pub(crate) fn tick_seen(conn: &Connection) -> rusqlite::Result<Hlc> {
-    Ok(tick(conn, 0)?.version)
+pub(crate) fn after_seen(conn: &Connection) -> rusqlite::Result<Hlc> {
+    Ok(clock(conn)?.tick(0))
+}
+
+/// Makes a time one of a write of this replica, and notes it as seen.
+pub(crate) fn tick_at(conn: &Connection, version: Hlc) -> rusqlite::Result<Hlc> {
+    observe(conn, version)?;
+    advance(conn, OWN, version)?;
+    Ok(version)
 }
 
 /// Returns the earliest time this replica can still write at: before everything that others wrote,

@@ -9,7 +9,7 @@ use crate::options::{Ids, OptionsError, TableOptions};
 use crate::references;
 pub(crate) use crate::shape::KeyKind;
 use crate::shape::{Affinity, KeyColumn, Shape, StrictType, whole};
-use crate::value::quoted;
+use crate::value::{default_expression, quoted};
 
 /// A column of a tracked table.
 #[derive(Clone, Debug)]
@@ -124,7 +124,9 @@ impl TableInfo {
                 name: row.get(0)?,
                 declared: row.get(1)?,
                 is_not_null: row.get(2)?,
-                default: row.get(3)?,
+                default: row
+                    .get::<_, Option<String>>(3)?
+                    .map(|d| default_expression(&d)),
                 key_position: row.get(4)?,
                 is_generated: row.get::<_, i64>(5)? != 0,
             })

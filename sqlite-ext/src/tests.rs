@@ -43,6 +43,7 @@ mod masks;
 mod mutations;
 mod policies;
 mod policies_model;
+mod rebuilt;
 mod references;
 mod refused;
 mod renumbered;

@@ -16,6 +16,7 @@ use crate::rekeyed;
 use crate::renames::{Moves, Renames};
 use crate::shadow::OWN;
 use crate::table::{RowKey, Table};
+use crate::unwritten;
 
 /// Returns what of these runs is not the id of a parked row: such a row cannot have been deleted
 /// here, and one that was added and deleted under its id leaves nothing.
@@ -54,9 +55,31 @@ impl Folding<'_> {
         // Rows that were written and then deleted before the fold are left out.
         let left = without(&notes.written, gone);
         self.writes(&left, Some(&mut counted))?;
-        self.spare(&notes.unwritten)?;
+        unwritten::spare(self.conn, self.table, &notes.unwritten)?;
         counted.moved.extend(self.join(&left)?);
         counted.arrange(notes)
+    }
+}
+
+/// Rows by their numbers, and where they are shown.
+struct Shown {
+    numbers: Births,
+    /// The id of the first of them; the others follow it.
+    first_id: i64,
+}
+
+impl Shown {
+    fn has_its_number(&self) -> bool {
+        self.first_id == self.numbers.first
+    }
+
+    fn ids(&self) -> Births {
+        let Births { first, last, site } = self.numbers;
+        Births {
+            first: self.first_id,
+            last: self.first_id + (last - first),
+            site,
+        }
     }
 }
 
@@ -103,10 +126,10 @@ impl<'a> Counted<'a> {
             self.renames.note_run_gone(Births { first, last, site });
         }
         for known in all {
-            for (site, first, last) in self.end(known)? {
+            for shown in self.end(known)? {
                 // A row that was shown under another id keeps that one.
-                if run.0 <= first && last <= run.1 {
-                    self.renames.note_run_gone(Births { first, last, site });
+                if shown.has_its_number() {
+                    self.renames.note_run_gone(shown.numbers);
                 }
             }
         }
@@ -117,14 +140,13 @@ impl<'a> Counted<'a> {
     /// The same for a run of ids that new rows have. Their references are taken over.
     pub(super) fn end_former(&mut self, run: (i64, i64)) -> rusqlite::Result<()> {
         for known in births::ranges(self.conn, self.table, run.0, run.1)? {
-            for (site, first, last) in self.end(known)? {
+            for shown in self.end(known)? {
                 // Our own row of a number is the same in its next life, and so is one that was
                 // shown under another id.
-                if site == OWN {
-                    self.renames.note_reborn(Births { first, last, site });
-                } else if run.0 <= first && last <= run.1 {
-                    let run = Births { first, last, site };
-                    self.renames.note_inherited(run, self.version);
+                if shown.numbers.site == OWN {
+                    self.renames.note_reborn(shown.ids());
+                } else if shown.has_its_number() {
+                    self.renames.note_inherited(shown.numbers, self.version);
                 }
             }
         }
@@ -132,17 +154,17 @@ impl<'a> Counted<'a> {
         Ok(())
     }
 
-    /// Ends the lives of a run of rows, and returns the runs of their numbers with their sites.
-    fn end(&self, run: Births) -> rusqlite::Result<Vec<(i64, i64, i64)>> {
-        let identities = self.identities(run)?;
-        for (site, first, last) in &identities {
-            self.set_lives(*site, (*first, *last), CausalLength::dead)?;
+    /// Ends the lives of a run of rows, and returns them.
+    fn end(&self, run: Births) -> rusqlite::Result<Vec<Shown>> {
+        let all = self.shown(run)?;
+        for Births { first, last, site } in all.iter().map(|shown| shown.numbers) {
+            self.set_lives(site, (first, last), CausalLength::dead)?;
         }
-        Ok(identities)
+        Ok(all)
     }
 
-    /// Returns the runs of numbers that a run of ids shows, with their sites.
-    fn identities(&self, run: Births) -> rusqlite::Result<Vec<(i64, i64, i64)>> {
+    /// Returns the rows that a run of ids shows.
+    fn shown(&self, run: Births) -> rusqlite::Result<Vec<Shown>> {
         let ids = (run.first, run.last);
         let entries = if self.has_rekeyed {
             rekeyed::within(self.conn, self.table.id, ids)?
@@ -151,10 +173,19 @@ impl<'a> Counted<'a> {
         };
         let apart: Vec<_> = entries.iter().map(|entry| (entry.id, entry.id)).collect();
         let numbers = between(ids, &apart).into_iter();
-        let mut found: Vec<_> = numbers
-            .map(|(first, last)| (run.site, first, last))
-            .collect();
-        found.extend(entries.iter().map(|e| (e.site, e.number, e.number)));
+        let run_of = |(first, last)| Shown {
+            numbers: Births { first, last, ..run },
+            first_id: first,
+        };
+        let mut found: Vec<_> = numbers.map(run_of).collect();
+        found.extend(entries.iter().map(|entry| Shown {
+            numbers: Births {
+                first: entry.number,
+                last: entry.number,
+                site: entry.site,
+            },
+            first_id: entry.id,
+        }));
         Ok(found)
     }
 
@@ -213,7 +244,8 @@ impl<'a> Counted<'a> {
                 last,
                 site: OWN,
             };
-            for (site, first, last) in self.identities(ours)? {
+            for Births { first, last, site } in self.shown(ours)?.iter().map(|shown| shown.numbers)
+            {
                 self.set_lives(site, (first, last), CausalLength::born)?;
             }
             if self.has_rekeyed {

@@ -165,6 +165,36 @@ fn an_id_that_is_given_again_before_anybody_looked_is_another_row() {
 }
 
 #[test]
+fn a_row_that_is_made_again_under_another_id_is_not_the_one_of_its_number() {
+    for kind in KINDS {
+        let mut all = shops(kind, 2);
+        all[0].run("INSERT INTO list(name) VALUES('0'); INSERT INTO song(name) VALUES('s')");
+        all[1].run("INSERT INTO list(name) VALUES('1')");
+        converge(&mut all);
+        let own: usize = all[0].rows("SELECT name FROM list WHERE id < 0")[0]
+            .parse()
+            .expect("a place");
+        all[1 - own].run("INSERT INTO entry VALUES(1, 1, 'of the number')");
+        converge(&mut all);
+        let id = all[own].rows("SELECT id FROM list WHERE id < 0").remove(0);
+        all[own].run(&format!("INSERT INTO entry VALUES({id}, 1, 'of the id')"));
+        converge(&mut all);
+        all[own].run(&format!(
+            "DELETE FROM list WHERE id = {id}; INSERT INTO list VALUES({id}, 'again');
+             REPLACE INTO entry VALUES(1, 1, 'written'), ({id}, 1, 'anew')"
+        ));
+        let other = &mut all[1 - own];
+        other.now += 60_000;
+        other.run("UPDATE entry SET note = 'edited'");
+        converge(&mut all);
+        // What refers to the row in its next life lives anew, and the edit was of its former one.
+        let rows = format!("SELECT list_id = {id}, note FROM entry ORDER BY 1");
+        assert_all(&all, &rows, &["0|edited", "1|anew"]);
+        assert_sound(&all);
+    }
+}
+
+#[test]
 fn a_row_that_nobody_wrote_goes_with_the_id_that_it_holds() {
     for kind in KINDS {
         let mut all = families(&loose(kind), &TABLES, 3);
