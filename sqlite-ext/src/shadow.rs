@@ -329,9 +329,7 @@ pub(crate) fn tick_oldest(conn: &Connection) -> rusqlite::Result<Hlc> {
     let own = conn
         .prepare_cached(own)?
         .query_one([OWN], |row| version_from(row.get(0)?))?;
-    let version = own.tick(0);
-    advance(conn, OWN, version)?;
-    Ok(version)
+    tick_at(conn, own.tick(0))
 }
 
 /// Returns the latest time of anything seen.

@@ -1,44 +1,62 @@
 //! Cells that nobody wrote, of a table that was rebuilt, whose rows all count as written: a default
 //! stays one, and what stands for a value that has not arrived must not win over it.
 //!
-//! What such a cell held is known from the definition that the table had before: the rebuild may
-//! have another default, and write it.
+//! Where the rebuild gives a column another default, its cells count as written: the others have the
+//! former one, and newcomers the new one.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params_from_iter};
-use syncline_crdt::unpack_key;
+use syncline_crdt::{Value, unpack_key};
 
 use crate::clocks::{self, Clock, Lane, ROW, Range};
 use crate::columns;
 use crate::constraints;
 use crate::table::{Column, ColumnInfo, KeyKind, RowKey, Table, TableInfo};
-use crate::value::{Bound, quoted};
+use crate::value::{Bound, from_sqlite, quoted};
 
-/// What cells that nobody wrote held, by lane, as SQL.
-pub(crate) type Initial = BTreeMap<i64, String>;
+/// What cells that nobody wrote hold, by lane.
+pub(crate) type Initial = BTreeMap<i64, Value>;
 
 /// Lanes, with the rows whose cells in them nobody wrote.
 pub(crate) type Unwritten = Vec<(i64, Vec<(RowKey, RowKey)>)>;
 
-/// Returns what cells held that nobody wrote, before a table's new definition is taken up. Where rows
-/// are named by rowids of SQLite's own, nothing is known of those of a table that was rebuilt.
+/// Returns what cells hold that nobody wrote, before a table's new definition is taken up; only of
+/// columns for which that stays the same. Where rows are named by rowids of SQLite's own, nothing is
+/// known of those of a table that was rebuilt.
 pub(crate) fn initial(conn: &Connection, table: &Table) -> rusqlite::Result<Initial> {
     let mut initial = Initial::new();
     if table.kind == KeyKind::Rowid {
         return Ok(initial);
     }
-    let former = former(conn, table)?;
     let given = TableInfo::read(conn, &table.name)?;
+    let former = former(conn, table)?;
+    // Apart from the file, and from the functions that only one application has.
+    let scratch = Connection::open_in_memory()?;
     for column in &table.columns {
-        let known = former.iter().chain(&given);
-        let known = known.filter_map(|info| initial_of(info, column)).next();
-        initial.extend(known.map(|known| (column.lane, known)));
+        let of = |info: &Option<TableInfo>| {
+            let declared = info.as_ref().and_then(|info| initial_of(info, column));
+            declared.map(|sql| worked_out(&scratch, &sql))
+        };
+        // A column that is new has no other definition.
+        let value = match (of(&former), of(&given)) {
+            (Some(former), Some(given)) if former != given => None,
+            (_, given) => given.flatten(),
+        };
+        initial.extend(value.map(|value| (column.lane, value)));
     }
     Ok(initial)
 }
 
-/// Returns the cells of shown rows that nobody wrote and that hold what such a cell held.
+/// Returns what an expression comes to, unless it needs what is not there.
+fn worked_out(scratch: &Connection, sql: &str) -> Option<Value> {
+    let value = scratch.query_row(&format!("SELECT ({sql})"), [], |row| {
+        row.get_ref(0).map(from_sqlite)
+    });
+    value.ok()
+}
+
+/// Returns the cells of shown rows that nobody wrote and that hold what such a cell holds.
 pub(crate) fn unwritten(
     conn: &Connection,
     table: &Table,
@@ -103,37 +121,39 @@ fn unwritten_in(conn: &Connection, table: &Table, lane: i64) -> rusqlite::Result
     Ok(ranges)
 }
 
-/// Calls `each` with the places of the rows in a range that hold a value, given as SQL, in a column.
+/// Calls `each` with the places of the rows in a range that hold a value in a column.
 fn for_each_holding(
     conn: &Connection,
     table: &Table,
-    (column, value): (&Column, &str),
+    (column, value): (&Column, &Value),
     range: &Range,
     mut each: impl FnMut(RowKey),
 ) -> rusqlite::Result<()> {
     let (name, rowid) = (table.quoted(), &table.rowid);
     let cell = quoted(&column.name);
-    let mut holds = format!("{cell} COLLATE BINARY IS ({value})");
+    let mut holds = format!("{cell} COLLATE BINARY IS ?1");
     if column.keeps_number_types {
-        holds.push_str(&format!(" AND typeof({cell}) = typeof({value})"));
+        holds.push_str(&format!(" AND typeof({cell}) = typeof(?1)"));
     }
     match (&range.first, &range.last) {
         (RowKey::Packed(packed), _) => {
             let key = unpack_key(packed).expect("keys in the clocks were packed here");
-            let condition = table.key_condition(1);
+            let condition = table.key_condition(2);
             let select = format!("SELECT 1 FROM main.{name} WHERE {condition} AND {holds}");
             let mut statement = conn.prepare_cached(&select)?;
-            if statement.exists(params_from_iter(key.iter().map(Bound)))? {
+            if statement.exists(params_from_iter(
+                std::iter::once(value).chain(&key).map(Bound),
+            ))? {
                 each(range.first.clone());
             }
         }
         (first, last) => {
             let select = format!(
-                "SELECT {rowid} FROM main.{name} WHERE {rowid} BETWEEN ?1 AND ?2 AND {holds}
+                "SELECT {rowid} FROM main.{name} WHERE {rowid} BETWEEN ?2 AND ?3 AND {holds}
                  ORDER BY 1"
             );
             let mut statement = conn.prepare_cached(&select)?;
-            let mut rows = statement.query((first, last))?;
+            let mut rows = statement.query((Bound(value), first, last))?;
             while let Some(row) = rows.next()? {
                 each(RowKey::Rowid(row.get(0)?));
             }

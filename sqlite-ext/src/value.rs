@@ -64,11 +64,14 @@ pub(crate) fn default_expression(declared: &str) -> String {
             text(declared)
         };
     }
-    // No expression of a default holds a name.
     for (open, close) in [("\"", "\""), ("`", "`"), ("[", "]")] {
         let inner = declared.strip_prefix(open);
-        if let Some(inner) = inner.and_then(|inner| inner.strip_suffix(close)) {
-            return text(&inner.replace(&close.repeat(2), close));
+        let doubled = close.repeat(2);
+        // Else it is an expression that begins and ends with names.
+        if let Some(inner) = inner.and_then(|inner| inner.strip_suffix(close))
+            && !inner.replace(&doubled, "").contains(close)
+        {
+            return text(&inner.replace(&doubled, close));
         }
     }
     // A comment may end it.
@@ -104,6 +107,7 @@ mod tests {
             "x'00'",
             "(1 + 1 -- two\n)",
             "('a' || 'b' /* c */)",
+            "(\"abs\"(-5) COLLATE \"nocase\")",
         ];
         let conn = Connection::open_in_memory().expect("open");
         for declared in all {

@@ -43,7 +43,7 @@ pub struct History {
     ends: Option<Ends>,
     /// Edits that do not count: they came before others which they build on, or contradict others.
     aside: Vec<Change>,
-    /// What those of them write to, as far as that is known without decoding them.
+    /// What the edits that are just taken in write to, so that they are not decoded twice.
     targets: BTreeMap<ChangeHash, Targets>,
     /// Those of them of which it was decided that others count in their place.
     contested: BTreeSet<ChangeHash>,
@@ -293,7 +293,7 @@ impl History {
                     let rule = "an edit is of the site and the time that it is sent under";
                     return Err(DeltaError::Rule { rule });
                 }
-                self.targets.insert(change.hash(), targets(operations));
+                self.targets.insert(change.hash(), targets(&operations));
             }
             // What is shown of something new is read from it as a whole.
             let follows = !self.is_empty();
@@ -302,8 +302,7 @@ impl History {
                 false => PatchLog::inactive(),
             };
             let taken = self.take_in(changes, &mut log)?;
-            let aside: BTreeSet<ChangeHash> = self.aside.iter().map(Change::hash).collect();
-            self.targets.retain(|hash, _| aside.contains(hash));
+            self.targets.clear();
             match taken {
                 Taken::Nothing => {}
                 Taken::Added if follows => self.follow(log),

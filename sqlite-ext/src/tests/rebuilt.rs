@@ -17,10 +17,14 @@ fn added((key, kind): (&str, &str), n: &str) -> Replica {
 }
 
 /// Rebuilds the table with another column `n`, and fills it with `filled`.
-fn rebuild((key, kind): (&str, &str), n: &str, filled: &str) -> String {
+fn rebuild(key: (&str, &str), n: &str, filled: &str) -> String {
+    rebuild_with(key, &format!("a, {n}"), &format!("a, {filled}"))
+}
+
+fn rebuild_with((key, kind): (&str, &str), columns: &str, filled: &str) -> String {
     format!(
-        "CREATE TABLE copy({key}, a, {n}){kind};
-         INSERT INTO copy SELECT id, a, {filled} FROM t; DROP TABLE t;
+        "CREATE TABLE copy({key}, {columns}){kind};
+         INSERT INTO copy SELECT id, {filled} FROM t; DROP TABLE t;
          ALTER TABLE copy RENAME TO t"
     )
 }
@@ -29,6 +33,7 @@ fn rebuild((key, kind): (&str, &str), n: &str, filled: &str) -> String {
 fn what_a_rebuild_writes_is_told() {
     let rebuilds = [
         ("n DEFAULT 0", "n DEFAULT 1", "1"),
+        ("n DEFAULT 0", "n DEFAULT 1", "n"),
         ("n INTEGER", "n INTEGER NOT NULL", "coalesce(n, 0)"),
         ("n DEFAULT 5", "n DEFAULT 5", "5.0"),
         ("n TEXT DEFAULT shut", "n TEXT DEFAULT \"open\"", "'open'"),
@@ -45,10 +50,14 @@ fn what_a_rebuild_writes_is_told() {
             b.pull(&a);
             b.run(&rebuild(key, after, filled));
             let shown = b.rows("SELECT quote(n) FROM t");
-            let mut both = [a, b];
-            converge(&mut both);
-            let rows = both[0].rows("SELECT quote(n) FROM t");
-            assert_eq!(rows, shown, "{key:?}: {before} -> {after}");
+            let mut newcomer = replica("", &[]);
+            newcomer.pull(&b);
+            let mut all = [a, b, newcomer];
+            converge(&mut all);
+            for replica in &all {
+                let rows = replica.rows("SELECT quote(n) FROM t");
+                assert_eq!(rows, shown, "{key:?}: {before} -> {after}");
+            }
         }
     }
 }
@@ -57,14 +66,9 @@ fn what_a_rebuild_writes_is_told() {
 fn what_a_rebuild_copies_is_not_written() {
     let rebuilds = [
         ("n DEFAULT 0", "n DEFAULT 0", "n"),
-        ("n DEFAULT 0", "n DEFAULT 1", "n"),
-        ("n TEXT NOT NULL DEFAULT ''", "n TEXT", "n"),
-        ("n TEXT DEFAULT shut", "n TEXT DEFAULT \"open\"", "n"),
-        (
-            "n INT NOT NULL DEFAULT 0",
-            "n TEXT NOT NULL DEFAULT ''",
-            "n",
-        ),
+        ("n TEXT NOT NULL DEFAULT ''", "n BLOB DEFAULT ('')", "n"),
+        ("n TEXT DEFAULT shut", "n TEXT DEFAULT 'shut'", "n"),
+        ("n INT NOT NULL DEFAULT 0", "n TEXT NOT NULL DEFAULT 0", "n"),
         ("N DEFAULT 0", "n DEFAULT 0, m DEFAULT 7", "n, 8"),
     ];
     for key in KEYS {
@@ -76,13 +80,62 @@ fn what_a_rebuild_copies_is_not_written() {
             // The rebuild comes later than what it has not seen.
             b.now += 60_000;
             b.run("UPDATE t SET a = 'later'");
-            b.run(&rebuild(key, after, filled));
+            for _ in 0..2 {
+                b.run(&rebuild(key, after, filled));
+            }
             a.run(&rebuild(key, after, filled));
-            let mut both = [a, b];
-            converge(&mut both);
-            let rows = both[1].rows("SELECT a, n FROM t");
+            let mut newcomer = replica("", &[]);
+            newcomer.pull(&b);
+            let mut all = [a, b, newcomer];
+            converge(&mut all);
+            let rows = all[2].rows("SELECT a, n FROM t");
             assert_eq!(rows, ["later|mine"], "{key:?}: {before} -> {after}");
         }
+    }
+}
+
+#[test]
+fn a_rebuild_has_a_time_of_its_own() {
+    for (key, kind) in KEYS {
+        let u = format!("CREATE TABLE u({key}, a){kind}");
+        let t = "CREATE TABLE t(id INTEGER PRIMARY KEY)";
+        let mut a = replica(
+            &format!("{u}; {t}; INSERT INTO u VALUES(1, 'local')"),
+            &["t"],
+        );
+        let mut b = replica(&u, &["u"]);
+        a.now += 60_000;
+        a.run("INSERT INTO t VALUES(1)");
+        // Takes its own rows of the other's table over, as of before all that others wrote.
+        a.pull(&b);
+        b.pull(&a);
+        assert_eq!(b.rows("SELECT a FROM u"), ["local"], "{key}");
+        let rebuild = rebuild_with((key, kind), "a", "upper(a)");
+        a.run(&rebuild.replace(" t;", " u;").replace("TO t", "TO u"));
+        b.pull(&a);
+        assert_eq!(b.rows("SELECT a FROM u"), ["LOCAL"], "{key}");
+        converge(&mut [a, b]);
+    }
+}
+
+#[test]
+fn a_default_that_needs_what_only_one_application_had_hinders_no_rebuild() {
+    use rusqlite::functions::FunctionFlags;
+    for key in KEYS {
+        let mut a = replica(&format!("CREATE TABLE t({}, x){}", key.0, key.1), &["t"]);
+        let mut b = replica("", &[]);
+        b.pull(&a);
+        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
+        let one = |_: &rusqlite::functions::Context<'_>| Ok(1);
+        b.conn
+            .create_scalar_function("app", 0, flags, one)
+            .expect("a function");
+        b.run(&rebuild_with(key, "x, u DEFAULT (app())", "x, app()"));
+        a.run("INSERT INTO t VALUES(1, 'x')");
+        b.pull(&a);
+        b.conn.remove_function("app", 0).expect("it was there");
+        b.run(&rebuild_with(key, "x, u TEXT", "x, u"));
+        assert_eq!(b.rows("SELECT id, x, u FROM t"), ["1|x|1"], "{key:?}");
     }
 }
 

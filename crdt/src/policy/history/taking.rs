@@ -161,7 +161,7 @@ impl History {
         let mut kinds: BTreeMap<ObjectId, ObjType> = BTreeMap::new();
         for change in changes {
             let known = self.targets.get(&change.hash()).cloned();
-            let targets = known.unwrap_or_else(|| targets(change.decode().operations));
+            let targets = known.unwrap_or_else(|| targets(&change.decode().operations));
             for (object, has_fields) in targets {
                 let kind = match kinds.get(&object) {
                     Some(kind) => *kind,
@@ -199,11 +199,15 @@ impl History {
 pub(super) type Targets = Vec<(ObjectId, bool)>;
 
 /// Returns what operations write to; those that follow each other on one object count once.
-pub(super) fn targets(operations: Vec<Op>) -> Targets {
-    let targets = operations.into_iter();
-    let targets = targets.map(|operation| (operation.obj, matches!(operation.key, Key::Map(_))));
-    let mut targets: Targets = targets.collect();
-    targets.dedup();
+pub(super) fn targets(operations: &[Op]) -> Targets {
+    let mut targets = Targets::new();
+    for operation in operations {
+        let has_fields = matches!(operation.key, Key::Map(_));
+        let last = targets.last();
+        if last.is_none_or(|(object, fields)| (object, *fields) != (&operation.obj, has_fields)) {
+            targets.push((operation.obj.clone(), has_fields));
+        }
+    }
     targets
 }
 
