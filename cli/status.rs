@@ -59,6 +59,12 @@ fn print(db: &Path, status: &Status, is_running: bool) {
             screen::count(status.conflicts_count, "parked row")
         );
     }
+    for (table, count) in &status.parked {
+        println!(
+            "  parked     {} for {table}: here it lacks a column that others have, has another key, or is not there",
+            screen::count(*count, "changeset")
+        );
+    }
     for waiting in &status.waiting {
         println!("  waiting    {waiting}");
     }

@@ -85,6 +85,20 @@ fn what_waits_for_a_constraint_and_what_stands_aside_is_told() {
 }
 
 #[test]
+fn changes_that_have_no_place_are_told() {
+    let room = room();
+    let (_sharing, ticket) = room.share("app.db");
+    let other = "CREATE TABLE todo(id INTEGER PRIMARY KEY, other)";
+    room.execute("copy.db", other);
+    room.done(&["join", &ticket, "copy.db", "--once"]);
+    assert_eq!(room.query("copy.db", "SELECT * FROM todo"), [""; 0]);
+    let said = room.done(&["status", "copy.db"]);
+    let parked = "\n  parked     1 changeset for todo: here it lacks a column that others have, \
+        has another key, or is not there\n";
+    assert!(said.contains(parked), "{said}");
+}
+
+#[test]
 fn a_ticket_is_read_from_standard_input_too() {
     let room = room();
     let (_sharing, ticket) = room.share("app.db");

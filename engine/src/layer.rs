@@ -4,6 +4,7 @@
 
 mod cr_sqlite;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -171,11 +172,13 @@ impl Layer {
         if self == Layer::CrSqlite {
             return Ok(kept_back);
         }
-        for (name, table) in sqlite::status(conn)?.tables {
+        let status = sqlite::status(conn)?;
+        for (name, table) in status.tables {
             kept_back.conflicts_count += table.conflicts;
             let aside = table.aside.map(|reason| format!("{name}: {reason}"));
             kept_back.aside.extend(aside);
         }
+        kept_back.parked = status.waiting;
         Ok(kept_back)
     }
 
@@ -195,6 +198,8 @@ pub struct KeptBack {
     pub conflicts_count: u64,
     /// The tables that stand aside, each with the reason.
     pub aside: Vec<String>,
+    /// How many changesets wait for a table, or for what other devices have of it.
+    pub parked: BTreeMap<String, u64>,
 }
 
 /// Makes a table a CRR of the cr-sqlite that is loaded.

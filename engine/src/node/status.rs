@@ -1,5 +1,6 @@
 //! What a node can say of itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,6 +30,9 @@ pub struct Status {
     pub aside: Vec<String>,
     /// What waits for a constraint: the entries of `syncline_conflicts`.
     pub conflicts_count: u64,
+    /// How many changesets wait for a table, by its name: for the table itself, or for a key or
+    /// columns that other devices have.
+    pub parked: BTreeMap<String, u64>,
     /// Writes that are captured and not folded yet.
     pub pending_count: u64,
     /// The hash of the replicated state: equal on converged devices.
@@ -184,6 +188,7 @@ impl Local {
             tables: self.tables,
             aside: self.kept_back.aside,
             conflicts_count: self.kept_back.conflicts_count,
+            parked: self.kept_back.parked,
             pending_count: self.pending_count,
             digest: self.digest,
             peers: vec![],
