@@ -1,5 +1,7 @@
 //! A tracked table as it stands: its key, its columns and the SQL fragments made of them.
 
+mod default;
+
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -9,7 +11,8 @@ use crate::options::{Ids, OptionsError, TableOptions};
 use crate::references;
 pub(crate) use crate::shape::KeyKind;
 use crate::shape::{Affinity, KeyColumn, Shape, StrictType, whole};
-use crate::value::{default_expression, quoted};
+use crate::value::quoted;
+use default::default_expression;
 
 /// A column of a tracked table.
 #[derive(Clone, Debug)]
